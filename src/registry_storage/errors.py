@@ -1,0 +1,103 @@
+"""Everything that can go wrong, as one tree.
+
+RegistryStorageError
+├── InvalidInputError            what a person or a file gave us does not parse
+│   ├── InvalidDigestError
+│   ├── InvalidReferenceError
+│   ├── InvalidDocumentError     a manifest, index or image config that breaks its specification
+│   └── ConfigError
+├── FormatError                  a blob's footer, TOC or frame breaks its format or our limits
+│   └── NotLazyError             a layer in no lazily pullable format (not a defect: podman pulls it itself)
+├── VerificationError            bytes whose digest is not the expected one
+├── RegistryError                the registry's side
+│   ├── NotFoundError            404: no such image or blob
+│   ├── UnauthorizedError        401 or 403 although every credential was tried
+│   ├── RangeNotServedError      the host does not serve the range that was asked for
+│   ├── BadResponseError         a reply that breaks the protocol: wrong range, wrong length, garbage
+│   └── UnavailableError         the host did not answer in time, as often as we tried
+├── CacheError                   the root directory: foreign, broken or in use
+└── MountError                   the mount point or /dev/fuse
+
+Messages say what, which, wanted and got. They never hold credentials or the query of a URL.
+"""
+
+
+class RegistryStorageError(Exception):
+    """Any failure that this package reports on purpose."""
+
+
+class InvalidInputError(RegistryStorageError, ValueError):
+    """What was given does not parse."""
+
+
+class InvalidDigestError(InvalidInputError):
+    """Not a digest of a supported algorithm."""
+
+
+class InvalidReferenceError(InvalidInputError):
+    """Not an image reference."""
+
+
+class InvalidDocumentError(InvalidInputError):
+    """A manifest, index or image config that breaks its specification."""
+
+
+class ConfigError(InvalidInputError):
+    """A setting that is unknown or out of range."""
+
+
+class FormatError(RegistryStorageError):
+    """A footer, TOC or frame that breaks its format or a limit.
+
+    ``entry`` is the position in the TOC's ``entries`` array and ``field`` the field's name, where known.
+    """
+
+    def __init__(self, message: str, *, entry: int | None = None, field: str | None = None) -> None:
+        super().__init__(message)
+        self.entry = entry
+        self.field = field
+
+
+class NotLazyError(FormatError):
+    """A layer in no lazily pullable format."""
+
+
+class VerificationError(RegistryStorageError):
+    """Bytes whose digest is not the expected one."""
+
+    def __init__(self, what: str, *, wanted: str, got: str) -> None:
+        super().__init__(f"{what}: wanted {wanted}, got {got}")
+        self.wanted = wanted
+        self.got = got
+
+
+class RegistryError(RegistryStorageError):
+    """The registry's side failed."""
+
+
+class NotFoundError(RegistryError):
+    """The registry does not have it (404)."""
+
+
+class UnauthorizedError(RegistryError):
+    """The registry refuses us (401 or 403), whatever credentials we have."""
+
+
+class RangeNotServedError(RegistryError):
+    """The host does not serve the range that was asked for."""
+
+
+class BadResponseError(RegistryError):
+    """A reply that breaks the protocol."""
+
+
+class UnavailableError(RegistryError):
+    """No usable answer in time, as often as we tried."""
+
+
+class CacheError(RegistryStorageError):
+    """The root directory is foreign, broken or in use."""
+
+
+class MountError(RegistryStorageError):
+    """The mount point or /dev/fuse cannot be used."""
