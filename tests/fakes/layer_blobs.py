@@ -1,4 +1,4 @@
-"""Small layer blobs of every format, made here with zlib and zstandard, so that tests can bend any byte of them."""
+"""Small layer blobs of every format, made with zlib and zstandard, so that tests can bend any byte."""
 
 import hashlib
 import io

@@ -1,10 +1,12 @@
 """Decoding within bounds, and what becomes of broken pieces."""
 
 import gc
+import hashlib
 import random
 import resource
 import struct
 import threading
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -20,7 +22,7 @@ from tests.fakes.layer_blobs import Chunk, gzip_member, zstd_frame
 
 DATA = random.Random(7).randbytes(100_000) + b"compressible " * 40_000
 GZIP, ZSTD = Compression.GZIP, Compression.ZSTD
-PACK = {GZIP: gzip_member, ZSTD: zstd_frame}
+PACK: dict[Compression, Callable[..., bytes]] = {GZIP: gzip_member, ZSTD: zstd_frame}
 BOTH = pytest.mark.parametrize("compression", [GZIP, ZSTD])
 
 
@@ -33,7 +35,8 @@ def test_several_members_or_frames_are_one_stream(compression: Compression) -> N
 
 
 def test_skippable_frames_are_passed_over() -> None:
-    piece = layer_blobs.skippable(b"abc") + zstd_frame(DATA[:10]) + layer_blobs.skippable(b"") + zstd_frame(DATA[10:])
+    first, second = zstd_frame(DATA[:10]), zstd_frame(DATA[10:])
+    piece = layer_blobs.skippable(b"abc") + first + layer_blobs.skippable(b"") + second
     assert decode_piece(ZSTD, piece, 0, len(DATA)) == DATA
 
 
@@ -112,17 +115,16 @@ def test_document_above_the_limit_is_refused() -> None:
 
 
 def chunk(piece: bytes, offset: int, inner: int, wanted: bytes, number: int = 0) -> Chunk:
-    return Chunk(number, offset, len(piece), inner, len(wanted), 0, verify_digest(wanted))
+    return Chunk(number, offset, len(piece), inner, len(wanted), 0, sha256(wanted))
 
 
-def verify_digest(data: bytes) -> bytes:
-    import hashlib
-
+def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
 def test_broken_chunks_do_not_spoil_their_neighbours() -> None:
-    layer = layer_blobs.zstd_chunked([DATA[:9000], DATA[9000:18000], DATA[18000:27000], DATA[27000:]], "podman")
+    parts = [DATA[:9000], DATA[9000:18000], DATA[18000:27000], DATA[27000:]]
+    layer = layer_blobs.zstd_chunked(parts, "podman")
     blob = bytearray(layer.blob)
     second, third = layer.chunks[1], layer.chunks[2]
     blob[second.blob_offset + 2000] ^= 1
@@ -142,7 +144,7 @@ def test_digest_mismatch_tells_both_digests() -> None:
     (result,) = decode_chunks(ESTARGZ, piece, 0, [wanted])
     assert isinstance(result, VerificationError)
     assert result.wanted == "sha256:" + "00" * 32
-    assert result.got == "sha256:" + verify_digest(DATA).hex()
+    assert result.got == "sha256:" + sha256(DATA).hex()
 
 
 def test_shared_member_with_a_corrupt_end_still_gives_what_comes_before() -> None:
@@ -161,7 +163,8 @@ def test_chunks_may_come_in_any_order_and_overlap() -> None:
     for span in (piece, piece + gzip_member(bytes(1))):
         chunks = [chunk(span, 0, at, DATA[at : at + size], n) for n, (at, size) in enumerate(spans)]
         results = decode_chunks(ESTARGZ, span, 0, chunks)
-        assert [r.data for r in results if isinstance(r, VerifiedChunk)] == [DATA[a : a + s] for a, s in spans]
+        assert all(isinstance(result, VerifiedChunk) for result in results)
+        assert [getattr(result, "data", None) for result in results] == [DATA[at : at + size] for at, size in spans]
 
 
 def test_piece_outside_the_span_is_the_callers_mistake() -> None:
@@ -191,17 +194,17 @@ def test_verified_chunk_cannot_be_made_without_verification() -> None:
     with pytest.raises(TypeError):
         VerifiedChunk(b"x", bytes(32), key=None)
     with pytest.raises(TypeError, match="bytearray"):
-        verify_chunk(bytearray(b"x"), verify_digest(b"x"))  # type: ignore[arg-type]
+        verify_chunk(bytearray(b"x"), sha256(b"x"))  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match=r"content of layer 7: wanted sha256:0000.*, got sha256:"):
         verify_chunk(b"x", bytes(32), "content of layer 7")
-    verified = verify_chunk(b"x", verify_digest(b"x"))
+    verified = verify_chunk(b"x", sha256(b"x"))
     assert (verified.data, len(verified)) == (b"x", 1)
     with pytest.raises(AttributeError):
         verified.data = b"y"  # type: ignore[misc]
 
 
 def test_matching_spans_tells_each_one() -> None:
-    spans = [(0, 10, verify_digest(DATA[:10])), (5, 0, verify_digest(b"")), (10, 20, bytes(32))]
+    spans = [(0, 10, sha256(DATA[:10])), (5, 0, sha256(b"")), (10, 20, bytes(32))]
     assert matching_spans(DATA, spans) == [True, True, False]
     assert matching_spans(DATA, []) == []
     for offset, size in ((len(DATA), 1), (1, len(DATA)), (1 << 63, 1), (0, 1 << 63)):

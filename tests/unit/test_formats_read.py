@@ -94,22 +94,24 @@ def test_footer_with_one_flipped_bit_is_refused(name: str) -> None:
     layer = LAYERS[name]
     lazy = detect(layer.descriptor)
     tail = footer_of(lazy, layer.blob)
+    messages = []
     strict = lazy.toc is not None or name == "estargz-external"
-    size = {"estargz": 51, "estargz-legacy": 47, "estargz-external": 46, "estargz-shared": 51}.get(name, len(tail))
+    size = {"estargz-legacy": 47, "estargz-external": 46}.get(name, len(tail))
     for bit in range((len(tail) - size) * 8, len(tail) * 8):
         bent = bytearray(tail)
         bent[bit // 8] ^= 1 << bit % 8
         try:
             location = lazy.locate_toc(bytes(bent))
         except FormatError as error:
-            assert "wanted" in str(error)
-            assert "got" in str(error)
+            messages.append(str(error))
             continue
         # Another digit of the offset is a well-formed footer; what is there is no TOC.
         assert not strict
         assert isinstance(location, TocLocation)
         with pytest.raises((FormatError, VerificationError)):
             lazy.format.open_toc(layer.blob[location.offset :], location, lazy.toc_digest)
+    assert messages
+    assert all("wanted" in message and "got" in message for message in messages)
 
 
 @pytest.mark.parametrize("name", INSIDE)
@@ -156,7 +158,7 @@ def test_toc_of_another_layer_is_refused(name: str) -> None:
 def test_tail_shorter_than_the_footer_is_refused(name: str) -> None:
     layer = LAYERS[name]
     lazy = detect(layer.descriptor)
-    for size in range(0, 46):
+    for size in range(46):
         with pytest.raises(FormatError, match="wanted"):
             lazy.locate_toc(layer.blob[len(layer.blob) - size :])
 
