@@ -75,7 +75,9 @@ class BuiltImage:
 def build_layer(files: Sequence[File], kind: str = "podman") -> BuiltLayer:
     """A blob of one of KINDS: data pieces, TOC and footer (the tar headers that nobody here reads are left out)."""
     compress = gzip_member if kind == "estargz" else zstd_frame
-    data, entries, places = bytearray(), [], {}
+    data = bytearray()
+    entries: list[dict[str, Any]] = []
+    places: dict[str, list[tuple[int, int]]] = {}
     for item in files:
         entry: dict[str, Any] = {
             "name": item.name,

@@ -198,8 +198,9 @@ class ChunkFetcher:
             return []
         link = self._source.link
         gap = max(16 << 10, min(int(link.round_trip_seconds * link.bytes_per_second), 1 << 20))
-        spans = sorted((piece.offset, piece.end - piece.offset) for piece in pieces.values())
-        return [[pieces[offset] for offset, _ in group] for group in merge(spans, gap, MAX_RANGE_BYTES)]
+        ordered = sorted(pieces.values(), key=lambda piece: piece.offset)
+        spans = [(piece.offset, piece.end - piece.offset) for piece in ordered]
+        return [ordered[part.first : part.end] for part in merge(spans, gap, MAX_RANGE_BYTES)]
 
     async def _fetch(self, pieces: list[_Piece]) -> None:
         """Fetch one range; every piece is decoded, verified and kept as soon as its last byte is here."""

@@ -4,7 +4,7 @@ import os
 import stat
 from dataclasses import dataclass
 
-from ..toc.index import Attributes
+from ..toc.entry import Attributes
 
 LAYER_SECONDS = 86400.0
 """Layers never change."""

@@ -65,7 +65,7 @@ class Chain:
         inode = serial - self._starts[position]
         index = self._layers[position].index
         names = [part for part in index.path(inode).split(b"/") if part]
-        stack = []
+        stack: list[tuple[int, int]] = []
         for below in range(position, -1, -1):
             layer = self._layers[below]
             found, opaque = 0, layer.index.xattr(0, OPAQUE) is not None

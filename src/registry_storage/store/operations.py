@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -46,7 +46,7 @@ def _answer(handler: F) -> F:
         except (RegistryStorageError, OSError) as error:
             self.reasons.tell(handler.__name__, error)
             raise pyfuse3.FUSEError(errno.EIO if handler.__name__ == "read" else _errno(error)) from None
-        except ValueError:  # a node number that was never given
+        except (ValueError, IndexError):  # a node number that was never given
             raise pyfuse3.FUSEError(errno.ESTALE) from None
         except Exception:
             _log.exception("%s failed", handler.__name__)
@@ -71,6 +71,11 @@ def _attributes(found: Stat) -> pyfuse3.EntryAttributes:
     entry.st_blocks = (found.size + 511) // 512
     entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = found.mtime_ns
     return entry
+
+
+def _refuse_layers(node: int) -> None:
+    if node >> 32:
+        raise pyfuse3.FUSEError(errno.EROFS)
 
 
 class Operations(pyfuse3.Operations):
@@ -168,8 +173,9 @@ class Operations(pyfuse3.Operations):
         return reply
 
     @_answer
-    async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: object) -> None:
+    async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: object) -> NoReturn:
         """CREATE of ``use`` counts a use; the answer is always ENOENT, or podman would warn."""
+        _refuse_layers(parent_inode)
         uses = self._tree.add_use(parent_inode, name)
         _log.debug("layer %d: one more use, %d now", parent_inode & 0x0FFFFFFF, uses)
         raise pyfuse3.FUSEError(errno.ENOENT)
@@ -177,6 +183,7 @@ class Operations(pyfuse3.Operations):
     @_answer
     async def rmdir(self, parent_inode: int, name: bytes, ctx: object) -> None:
         """RMDIR of a layer gives up a use; the answer is always ENOENT."""
+        _refuse_layers(parent_inode)
         uses = self._tree.drop_use(parent_inode, name)
         _log.debug("layer %s: one use less, %d now", name.decode("utf-8", "backslashreplace"), uses)
         raise pyfuse3.FUSEError(errno.ENOENT)
@@ -193,4 +200,4 @@ class Operations(pyfuse3.Operations):
     async def _read_only(self, *_: object) -> Any:
         raise pyfuse3.FUSEError(errno.EROFS)
 
-    setattr = mknod = mkdir = unlink = symlink = rename = link = setxattr = removexattr = write = _read_only
+    setattr = mknod = mkdir = unlink = symlink = rename = link = setxattr = removexattr = write = _read_only  # type: ignore[assignment]  # whatever they take

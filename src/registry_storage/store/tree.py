@@ -204,7 +204,7 @@ class Tree:
             toc_digest=link.toc_digest,
             diff_id=await self._pool.diff_id(link),
             compression=layer.format.compression,
-            diff_size=int(size) if size.isascii() and size.isdigit() and len(size) < 16 else layer.index.file_bytes,
+            diff_size=int(size) if size.isascii() and size.isdigit() and len(size) < 16 else layer.index.total_file_bytes,
         )
 
     # Use
