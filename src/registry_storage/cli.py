@@ -76,14 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(build_parser().parse_args(arguments))
     mountpoint: Path = options.pop("mountpoint").absolute()
     file = options.pop("config", None)
+    status = 0
     try:
         settings = load_settings(file, options)
         logs.set_up(settings.log_level, settings.log_format)
-        trio.run(run, settings, mountpoint, strict_exception_groups=False)
-    except RegistryStorageError as error:
-        sys.stderr.write(f"{DAEMON}: {error}\n")
-        return 1
-    return 0
+        trio.run(run, settings, mountpoint)
+    except* RegistryStorageError as group:
+        for error in _leaves(group):
+            sys.stderr.write(f"{DAEMON}: {error}\n")
+        status = 1
+    return status
+
+
+def _leaves(group: BaseExceptionGroup[RegistryStorageError]) -> list[RegistryStorageError]:
+    found: list[RegistryStorageError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
 
 
 if __name__ == "__main__":

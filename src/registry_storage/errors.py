@@ -67,6 +67,7 @@ class VerificationError(RegistryStorageError):
 
     def __init__(self, what: str, *, wanted: str, got: str) -> None:
         super().__init__(f"{what}: wanted {wanted}, got {got}")
+        self.what = what
         self.wanted = wanted
         self.got = got
 

@@ -49,8 +49,11 @@ def test_an_unmount_from_outside_ends_it_too(daemon: Daemon) -> None:
 
 def test_a_mount_in_use_is_detached(daemon: Daemon, image: BuiltImage) -> None:
     daemon.start()
-    with (daemon.layer(image) / "diff/small").open("rb"):
+    held = os.open(daemon.layer(image) / "diff", os.O_RDONLY | os.O_DIRECTORY)
+    try:
         assert daemon.stop() == 0
+    finally:
+        os.close(held)
     assert not os.path.ismount(daemon.mountpoint)
     assert "still in use" in daemon.log_text()
 
@@ -67,9 +70,13 @@ def test_a_dead_mount_is_replaced(daemon: Daemon, image: BuiltImage) -> None:
 
 def test_a_second_daemon_is_refused_with_the_reason(daemon: Daemon, tmp_path: Path) -> None:
     daemon.start()
-    same_root = subprocess.run([*daemon.command(), str(tmp_path / "other")], capture_output=True, text=True, check=False)
+    same_root = subprocess.run(
+        [*daemon.command(), str(tmp_path / "other")], capture_output=True, text=True, check=False
+    )
     assert same_root.returncode == 1
-    assert f"root directory {daemon.root}: in use by another daemon, process {daemon.process.pid}" in same_root.stderr  # type: ignore[union-attr]
+    assert daemon.process is not None
+    wanted = f"root directory {daemon.root}: in use by another daemon, process {daemon.process.pid}"
+    assert wanted in same_root.stderr
     same_place = subprocess.run(
         [sys.executable, "-m", "registry_storage", "--root", str(tmp_path / "root2"), str(daemon.mountpoint)],
         capture_output=True, text=True, check=False,

@@ -97,7 +97,8 @@ def test_what_is_hidden_is_hidden(diff: Path) -> None:
 
 def test_reads_anywhere_are_right(diff: Path) -> None:
     with (diff / "usr/big").open("rb", buffering=0) as file:
-        for offset, size in ((0, 1), (65535, 2), (65536, 131072), (len(BIG) - 5, 100), (len(BIG) + 7, 10), (1, 300_000)):
+        places = ((0, 1), (65535, 2), (65536, 131072), (len(BIG) - 5, 100), (len(BIG) + 7, 10), (1, 300_000))
+        for offset, size in places:
             assert os.pread(file.fileno(), size, offset) == BIG[offset : offset + size]
 
 
@@ -164,7 +165,9 @@ def test_uses_are_counted_and_always_answered_with_enoent(daemon: Daemon, diff: 
 def test_a_chain_is_the_merged_tree(daemon: Daemon, registry: FakeRegistry) -> None:
     layers = [
         build_layer([File("a/one", b"1"), File("a/two", b"2"), File("b/three", b"3"), File("c", b"c")]),
-        build_layer([File("a/.wh.one"), File("a/four", b"4"), directory("b/"), File("b/.wh..wh..opq"), File("b/five", b"5")]),
+        build_layer(
+            [File("a/.wh.one"), File("a/four", b"4"), directory("b/"), File("b/.wh..wh..opq"), File("b/five", b"5")]
+        ),
         build_layer([File(".wh.c"), File("a/two", b"new")], "estargz"),
     ]
     image = put_image(registry, layers, "team/chained:v1")

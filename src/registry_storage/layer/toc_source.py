@@ -5,7 +5,7 @@ import logging
 import trio
 
 from ..descriptor import Descriptor, Manifest
-from ..errors import FormatError, NotFoundError, NotLazyError
+from ..errors import FormatError, NotFoundError, NotLazyError, RegistryError, VerificationError
 from ..formats.base import MAX_TOC_BYTES, ExternalToc, TocLocation
 from ..formats.detect import LazyLayer
 from ..formats.estargz import open_external_toc
@@ -35,16 +35,27 @@ async def _fetch_annotated(blob: Blob, lazy: LazyLayer, location: TocLocation) -
         start = min(location.offset, footer_start)
         both = await blob.fetch(start, blob.size - start)
         return both[location.offset - start :], both[footer_start - start :]
-    footer = b""
+    footer: bytes | RegistryError = b""
 
     async def fetch_footer() -> None:
         nonlocal footer
-        footer = await blob.fetch(footer_start, blob.size - footer_start)
+        try:
+            footer = await blob.fetch(footer_start, blob.size - footer_start)
+        except RegistryError as error:
+            footer = error
 
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+    toc: bytes | RegistryError = b""
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(fetch_footer)
-        raw = await blob.fetch(location.offset, size)
-    return raw, footer
+        try:
+            toc = await blob.fetch(location.offset, size)
+        except RegistryError as error:
+            toc = error
+    if isinstance(toc, RegistryError):
+        raise toc
+    if isinstance(footer, RegistryError):
+        raise footer
+    return toc, footer
 
 
 def _toc_size(location: TocLocation, blob_size: int) -> int:
@@ -88,6 +99,9 @@ async def fetch_toc(
         raise NotLazyError(f"layer {descriptor.digest}: {error}") from error
     except FormatError as error:
         raise FormatError(f"layer {descriptor.digest}: {error}", entry=error.entry, field=error.field) from error
+    except VerificationError as error:
+        what = f"layer {descriptor.digest}: {error.what}"
+        raise VerificationError(what, wanted=error.wanted, got=error.got) from error
 
 
 async def _index(

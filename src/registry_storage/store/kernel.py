@@ -200,9 +200,9 @@ def _mount_with_fusermount(mountpoint: Path) -> int:
 
 
 def _replace_dead_mount(mountpoint: Path) -> None:
-    """A mount whose daemon is gone refuses everything with ENOTCONN; a live one must not be covered."""
+    """A mount whose daemon is gone refuses what is not cached with ENOTCONN; a live one must not be covered."""
     try:
-        mountpoint.stat()
+        os.statvfs(mountpoint)
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             return

@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import pyfuse3
 import trio
@@ -26,6 +26,11 @@ _ERRNO: tuple[tuple[type[Exception], int], ...] = (
     (RegistryStorageError, errno.EIO),
 )
 """What a lookup answers; a read that fails is EIO, whatever the reason."""
+
+
+KERNEL_RETRY_SECONDS = 0.02
+"""The kernel's own second try comes at once; it is not worth another wait. Whoever asks later is a new reader."""
+MAX_FAILED_READS = 256
 
 
 def _errno(error: Exception) -> int:
@@ -78,6 +83,13 @@ def _refuse_layers(node: int) -> None:
         raise pyfuse3.FUSEError(errno.EROFS)
 
 
+class _FailedRead(NamedTuple):
+    """A read that failed: the kernel tried to read ahead, and will ask once more for the page itself."""
+
+    span: range
+    until: float
+
+
 class Operations(pyfuse3.Operations):
     """Handles are node numbers, so that they mean the same to the next process."""
 
@@ -92,6 +104,7 @@ class Operations(pyfuse3.Operations):
         self._root = root
         self._timeout = read_timeout_seconds
         self._connect = connect
+        self._failed_reads: dict[int, _FailedRead] = {}
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = LAYER_SECONDS
@@ -140,13 +153,23 @@ class Operations(pyfuse3.Operations):
     @_answer
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """READ; within the time limit, or EIO."""
-        opened = self._tree.open_layer(fh)
-        with trio.move_on_after(self._timeout):
-            if opened is not None:
-                layer, inode = opened
-                return await layer.read(inode, off, size)
-            return await self._tree.read(fh, off, size)
-        raise TimeoutError(errno.ETIMEDOUT, f"no bytes within {self._timeout:g} s")
+        failed = self._failed_reads.pop(fh, None)
+        if failed is not None and off in failed.span and trio.current_time() < failed.until:
+            raise pyfuse3.FUSEError(errno.EIO)
+        try:
+            with trio.fail_after(self._timeout):
+                opened = self._tree.open_layer(fh)
+                if opened is not None:
+                    layer, inode = opened
+                    return await layer.read(inode, off, size)
+                return await self._tree.read(fh, off, size)
+        except (RegistryStorageError, OSError, trio.TooSlowError) as error:
+            if len(self._failed_reads) >= MAX_FAILED_READS:
+                self._failed_reads.clear()
+            self._failed_reads[fh] = _FailedRead(range(off, off + size), trio.current_time() + KERNEL_RETRY_SECONDS)
+            if isinstance(error, trio.TooSlowError):
+                raise TimeoutError(errno.ETIMEDOUT, f"node {fh:#x}: no bytes within {self._timeout:g} s") from None
+            raise
 
     @_answer
     async def opendir(self, inode: int, ctx: object) -> int:

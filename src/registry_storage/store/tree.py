@@ -13,6 +13,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 
 from ..cache.ledger import Image, Ledger, Link
@@ -204,7 +205,7 @@ class Tree:
             toc_digest=link.toc_digest,
             diff_id=await self._pool.diff_id(link),
             compression=layer.format.compression,
-            diff_size=int(size) if size.isascii() and size.isdigit() and len(size) < 16 else layer.index.total_file_bytes,
+            diff_size=int(size) if _NUMBER.fullmatch(size) else layer.index.total_file_bytes,
         )
 
     # Use
@@ -273,6 +274,7 @@ class Tree:
         return link
 
 
+_NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _DOCUMENTS = ((b"manifest", Kind.MANIFEST), (b"config", Kind.CONFIG))
 _LINK_FILES = ((b"layer", Kind.LAYER_NAME), (b"info", Kind.INFO), (b"blob", Kind.BLOB))
 
