@@ -13,8 +13,8 @@ from lab import places, processes
 from lab.chroot import Debian13
 
 # crun refuses hybrid cgroups, and raising limits is not permitted everywhere; locks in files keep podman out
-# of the machine's shared memory. Below the graph root podman looks for the two directories when conmon calls it
-# to clean up, whatever this file says.
+# of the machine's shared memory. When conmon calls podman to clean up, it looks for the two directories below the
+# graph root, whatever this file says.
 _CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
