@@ -8,7 +8,8 @@ DIRECTIVES = {"language_level": 3, "embedsignature": True, "freethreading_compat
 KERNELS = {
     "chunk_digest": ["crypto"],
     "frames": ["deflate", "z", "zstd"],
-    "toc_index": ["crypto"],
+    "toc_builder": [],
+    "toc_index": [],
 }
 
 setup(
