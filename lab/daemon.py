@@ -116,6 +116,9 @@ class Daemon:
                 "SELECT reference, layer_digest, uses FROM links WHERE uses > 0 ORDER BY number"
             ).fetchall()
 
+    def log_tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.is_file() else ""
 

@@ -25,7 +25,7 @@ INTEROP_IMAGES = ("python", "gcc", "redis", "odd")
 INTEROP_PARTS = tuple(
     f"converted/{name}:{image_format}" for name in INTEROP_IMAGES for image_format in converters.FORMATS
 )
-DEMO_PARTS = ("image/app",)
+DEMO_PARTS = ("converted/app:zstd-old",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from lab import places, processes
 from lab.chroot import Debian13
 
 # crun refuses hybrid cgroups, and raising limits is not permitted everywhere; locks in files keep podman out
-# of the machine's shared memory.
+# of the machine's shared memory. When conmon calls podman to clean up, it looks for the two directories below the
+# graph root, whatever this file says.
 _CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
@@ -22,9 +23,9 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
-static_dir = "{home}/static"
+static_dir = "{home}/graph/libpod"
 tmp_dir = "{home}/tmp"
-volume_path = "{home}/volumes"
+volume_path = "{home}/graph/volumes"
 """
 
 _STORAGE_CONF = """\
