@@ -26,6 +26,8 @@ ONLY_IN = {
 KERNEL_OWNERS = {
     "chunk_digest": {"formats/verified.py"},
     "frames": {"formats/verified.py", "formats/pieces.py", "formats/frames.py"},
+    "fuse_lane": {"store/session.py"},
+    "toc_builder": {"toc/index.py"},
     "toc_index": {"toc/index.py"},
 }
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -14,7 +14,7 @@ from ..cache.ledger import Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
-from ..errors import FormatError, NotFoundError, RegistryStorageError, UnavailableError
+from ..errors import FormatError, NoSuchNodeError, NotFoundError, RegistryStorageError, UnavailableError
 from ..formats.detect import LazyLayer
 from ..reference import Reference
 from ..registry.client import RegistryClient
@@ -152,13 +152,13 @@ class Pool:
         return layer
 
     async def layer_by_number(self, number: int) -> Layer:
-        """The layer of a layer number. Raises NotFoundError for a number that was never given."""
+        """The layer of a layer number. Raises NoSuchNodeError for a number that was never given."""
         layer = self._by_number.get(number)
         if layer is not None:
             return layer
         link = self._ledger.link_by_number(number)
         if link is None:
-            raise NotFoundError(f"no layer has the number {number}")
+            raise NoSuchNodeError(f"no layer has the number {number}")
         return await self.layer(link)
 
     # Use

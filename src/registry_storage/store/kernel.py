@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 DEVICE = "/dev/fuse"
 MAX_READ = 1 << 20
 """Largest read, in bytes: 256 pages."""
+SMALL_READ = 128 << 10
+"""Largest read whose reply fits into a socket's buffer without privileges."""
 
 _IN_HEADER = struct.Struct("<IIQQIIIHH")  # len, opcode, unique, nodeid, uid, gid, pid, total_extlen, padding
 _OUT_HEADER = struct.Struct("<IiQ")  # len, error, unique
@@ -59,7 +61,7 @@ class Handshake:
     flags: int
 
 
-def mount(mountpoint: Path) -> int:
+def mount(mountpoint: Path, max_read: int) -> int:
     """Mount and return the descriptor of the device, close-on-exec; the kernel's INIT is still unread.
 
     With privileges by mount(2), else through ``fusermount3``. A dead mount of ours at the same place is replaced.
@@ -72,7 +74,9 @@ def mount(mountpoint: Path) -> int:
         raise MountError(f"mount point {mountpoint}: {error.strerror}") from None
     if not mountpoint.is_dir():
         raise MountError(f"mount point {mountpoint}: not a directory")
-    return _mount_with_privileges(mountpoint) if os.geteuid() == 0 else _mount_with_fusermount(mountpoint)
+    if os.geteuid() == 0:
+        return _mount_with_privileges(mountpoint, max_read)
+    return _mount_with_fusermount(mountpoint, max_read)
 
 
 def unmount(mountpoint: Path) -> None:
@@ -93,7 +97,7 @@ def unmount(mountpoint: Path) -> None:
         _log.error("%s cannot be unmounted: %s", mountpoint, result.stderr.strip())
 
 
-def shake_hands(device: int, *, timeout_seconds: float = 10.0) -> Handshake:
+def shake_hands(device: int, max_read: int, *, timeout_seconds: float = 10.0) -> Handshake:
     """Read the kernel's INIT and answer it with exactly what we want. Raises MountError."""
     if not select.select([device], [], [], timeout_seconds)[0]:
         raise MountError(f"{DEVICE}: the kernel sent no INIT within {timeout_seconds:g} s")
@@ -108,13 +112,13 @@ def shake_hands(device: int, *, timeout_seconds: float = 10.0) -> Handshake:
     body = _INIT_OUT.pack(
         _MAJOR,
         handshake.minor,
-        min(read_ahead, MAX_READ) if read_ahead else MAX_READ,
+        min(read_ahead, max_read) if read_ahead else max_read,
         handshake.flags,
         64,  # max_background: read-ahead requests under way
         48,  # congestion_threshold
         4096,  # max_write: nobody writes
         1,  # time_gran: nanoseconds
-        MAX_READ // 4096,  # max_pages
+        max_read // 4096,  # max_pages
         0,  # map_alignment
         0,  # flags2
         0,  # max_stack_depth
@@ -139,14 +143,14 @@ def set_read_ahead(mountpoint: Path, kib: int) -> None:
         _log.debug("%s: %s", setting, error.strerror)
 
 
-def _mount_with_privileges(mountpoint: Path) -> int:
+def _mount_with_privileges(mountpoint: Path, max_read: int) -> int:
     try:
         device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise MountError(f"{DEVICE}: {error.strerror}; is the kernel module `fuse` loaded?") from None
     options = (
         f"fd={device},rootmode={stat.S_IFDIR:o},user_id={os.geteuid()},group_id={os.getegid()},"
-        f"allow_other,default_permissions,max_read={MAX_READ}"
+        f"allow_other,default_permissions,max_read={max_read}"
     )
     result = _libc.mount(
         FILE_SYSTEM.encode(),
@@ -170,7 +174,7 @@ def _fusermount() -> str:
     raise MountError("fusermount3 is not installed (package fuse3); mounting without privileges needs it")
 
 
-def _mount_with_fusermount(mountpoint: Path) -> int:
+def _mount_with_fusermount(mountpoint: Path, max_read: int) -> int:
     """The helper mounts for us and passes the descriptor over ``_FUSE_COMMFD``."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -178,7 +182,7 @@ def _mount_with_fusermount(mountpoint: Path) -> int:
             [
                 _fusermount(),
                 "-o",
-                f"fsname={FILE_SYSTEM},subtype={FILE_SYSTEM},default_permissions,max_read={MAX_READ}",
+                f"fsname={FILE_SYSTEM},subtype={FILE_SYSTEM},default_permissions,max_read={max_read}",
                 "--",
                 str(mountpoint),
             ],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 import pyfuse3
 import trio
 
-from ..errors import InvalidInputError, NotFoundError, NotLazyError, RegistryStorageError
+from ..errors import InvalidInputError, NoSuchNodeError, NotFoundError, NotLazyError, RegistryStorageError
 from .attributes import LAYER_SECONDS, Stat
 from .reasons import Reasons
 from .tree import Tree
@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 _ERRNO: tuple[tuple[type[Exception], int], ...] = (
     (NotLazyError, errno.ENOENT),
     (NotFoundError, errno.ENOENT),
+    (NoSuchNodeError, errno.ENOENT),
     (InvalidInputError, errno.ENOENT),
     (RegistryStorageError, errno.EIO),
 )
@@ -97,21 +98,16 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, tree: Tree, root: str, read_timeout_seconds: float, connect: Callable[[], None]) -> None:
+    def __init__(self, tree: Tree, root: str, read_timeout_seconds: float) -> None:
         super().__init__()
         self.reasons = Reasons()
         self._tree = tree
         self._root = root
         self._timeout = read_timeout_seconds
-        self._connect = connect
         self._failed_reads: dict[int, _FailedRead] = {}
         self._absent = pyfuse3.EntryAttributes()
         self._absent.st_ino = 0
         self._absent.entry_timeout = LAYER_SECONDS
-
-    def init(self) -> None:
-        """libfuse has read the synthetic INIT: from now on it talks to the kernel."""
-        self._connect()
 
     @_answer
     async def lookup(self, parent_inode: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:

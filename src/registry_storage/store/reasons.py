@@ -3,7 +3,7 @@
 import logging
 import time
 
-from ..errors import NotFoundError, NotLazyError
+from ..errors import NoSuchNodeError, NotFoundError, NotLazyError
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +19,9 @@ class Reasons:
 
     def tell(self, operation: str, error: Exception) -> None:
         """Log `error`, unless the same was logged within the last minute."""
+        if isinstance(error, NoSuchNodeError):
+            _log.debug("%s: %s", operation, error)
+            return
         text, now = f"{operation}: {error}", time.monotonic()
         if self._told.get(text, -REPEAT_SECONDS) > now - REPEAT_SECONDS:
             return

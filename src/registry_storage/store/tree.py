@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from ..cache.ledger import Image, Ledger, Link
 from ..digest import Digest
-from ..errors import InvalidDigestError, InvalidReferenceError, NotFoundError
+from ..errors import InvalidDigestError, InvalidReferenceError, NoSuchNodeError
 from ..layer.layer import Layer
 from ..layer.pool import Pool
 from ..layer.whole_blob import WholeBlobs
@@ -37,20 +37,20 @@ Listing = Sequence[tuple[bytes, int]]
 def decode_reference(name: bytes) -> str:
     """The image reference that a directory name stands for (standard base64 with padding).
 
-    Raises NotFoundError for any other spelling: every directory has one name.
+    Raises NoSuchNodeError for any other spelling: every directory has one name.
     """
     try:
         text = base64.b64decode(name, validate=True).decode("ascii")
         canonical = str(Reference.parse(text))
     except (binascii.Error, UnicodeDecodeError, InvalidReferenceError) as error:
-        raise NotFoundError(f"{name[:200]!r} is not the base64 of an image reference: {error}") from None
+        raise NoSuchNodeError(f"{name[:200]!r} is not the base64 of an image reference: {error}") from None
     if canonical != text or base64.b64encode(text.encode()) != name:
-        raise NotFoundError(f"{text!r}: podman's spelling is {canonical!r}")
+        raise NoSuchNodeError(f"{text!r}: podman's spelling is {canonical!r}")
     return text
 
 
 class Tree:
-    """Errors are those of `errors.py` and OSError; a name or node that is not there is a NotFoundError."""
+    """Errors are those of `errors.py` and OSError; a name or node that is not there is a NoSuchNodeError."""
 
     def __init__(self, pool: Pool, ledger: Ledger, blobs: WholeBlobs) -> None:
         self._pool = pool
@@ -97,7 +97,7 @@ class Tree:
                 return chain_node(parent.number, (await self._chain(parent.number)).root)
             if name in kinds:
                 return store_node(kinds[name], parent.number)
-        raise NotFoundError(f"no {name[:200]!r} here")
+        raise NoSuchNodeError(f"no {name[:200]!r} here")
 
     async def children(self, node: int, start: int) -> Listing:
         """Names and nodes of a directory from position `start` on, some or all of them."""
@@ -214,17 +214,17 @@ class Tree:
         """Creating ``use`` in a link's directory: one more use. Returns how many there are now."""
         parsed = parse_node(node)
         if not isinstance(parsed, StoreNode) or parsed.kind is not Kind.LINK or name != b"use":
-            raise NotFoundError(f"only a layer's `use` can be created, not {name[:200]!r}")
+            raise NoSuchNodeError(f"only a layer's `use` can be created, not {name[:200]!r}")
         return self._pool.add_use(self._link(parsed.number))
 
     def drop_use(self, node: int, name: bytes) -> int:
         """Removing a link's directory: one use less. Returns how many there are now."""
         parsed = parse_node(node)
         if not isinstance(parsed, StoreNode) or parsed.kind is not Kind.IMAGE:
-            raise NotFoundError(f"only a layer's directory can be given up, not {name[:200]!r}")
+            raise NoSuchNodeError(f"only a layer's directory can be given up, not {name[:200]!r}")
         link = self._ledger.link(self._image(parsed.number).reference, _parse_digest(name))
         if link is None:
-            raise NotFoundError(f"{name[:200]!r} was never used here")
+            raise NoSuchNodeError(f"{name[:200]!r} was never used here")
         return self._pool.drop_use(link)
 
     # Parts
@@ -264,13 +264,13 @@ class Tree:
     def _image(self, number: int) -> Image:
         image = self._ledger.image_by_number(number)
         if image is None:
-            raise NotFoundError(f"no image has the number {number}")
+            raise NoSuchNodeError(f"no image has the number {number}")
         return image
 
     def _link(self, number: int) -> Link:
         link = self._ledger.link_by_number(number)
         if link is None:
-            raise NotFoundError(f"no layer has the number {number}")
+            raise NoSuchNodeError(f"no layer has the number {number}")
         return link
 
 
@@ -283,10 +283,10 @@ def _parse_digest(name: bytes) -> Digest:
     try:
         return Digest.parse(name.decode("ascii", "replace"))
     except InvalidDigestError as error:
-        raise NotFoundError(str(error)) from None
+        raise NoSuchNodeError(str(error)) from None
 
 
 def _checked(layer: Layer, inode: int) -> int:
     if not 0 <= inode < layer.index.inode_count:
-        raise NotFoundError(f"layer {layer.key.layer_digest}: no entry {inode}")
+        raise NoSuchNodeError(f"layer {layer.key.layer_digest}: no entry {inode}")
     return inode
