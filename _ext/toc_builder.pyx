@@ -1140,7 +1140,7 @@ cdef int read_member(Build *build, uint64_t xattrs_begin) noexcept nogil:
     if byte < 0:
         return JSON_TRUNCATED
     if field == FIELD_NONE:
-        return json_skip(cursor)
+        return json_skip(cursor, 3)
     if byte == 0x6E:
         return json_literal(cursor)
     if field < NUMBERS:
@@ -1268,7 +1268,7 @@ cdef int read_document(Build *build) noexcept nogil:
                 build.bad_number = <uint64_t>version
                 return STATUS_VERSION
         else:
-            status = json_skip(cursor)
+            status = json_skip(cursor, 1)
         if status != JSON_OK:
             return status
         build.field = FIELD_NONE
