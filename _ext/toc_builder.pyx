@@ -247,6 +247,7 @@ cdef struct Build:
     uint8_t name_text[MAX_PATH_BYTES + 4]
     uint8_t link_text[MAX_PATH_BYTES + 4]
     uint8_t *base64_text
+    uint64_t declared_bytes  # of all regular files so far, hidden and replaced ones too
     # The result
     uint64_t prefetch_end
     bint no_prefetch
@@ -558,8 +559,10 @@ cdef int open_file(Build *build, uint32_t inode) noexcept nogil:
     """Begin a regular file; `inode` NOTHING: it stays hidden, but its chunks are checked like any other's."""
     cdef Entry *entry = &build.entry
     cdef OpenFile *file = &build.file
-    if entry.number[FIELD_SIZE] > MAX_CONTENT_BYTES:
+    # Checked before the chunks: a hole may need a record for every GiB.
+    if entry.number[FIELD_SIZE] > MAX_CONTENT_BYTES - build.declared_bytes:
         return fail_number(build, STATUS_CONTENT, FIELD_SIZE)
+    build.declared_bytes += entry.number[FIELD_SIZE]
     file.is_open = True
     file.inode = inode
     file.entry = build.entry_number

@@ -2,13 +2,17 @@
 
 import json
 import stat
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from registry_storage.errors import FormatError
 from registry_storage.toc.index import TocIndex, build_index
+from tests.fuzz import hostile_tocs
 from tests.reference import toc_tree
 from tests.reference.toc_entry import RefusedError
 from tests.reference.toc_tree import Node, Piece
@@ -125,16 +129,16 @@ def check_content_file(index: TocIndex) -> None:
     assert (index.chunk_count, index.content_size, index.total_file_bytes) == (chunk, end, total)
 
 
-def compare(document: bytes) -> None:
+def compare(document: bytes, toc_offset: int = TOC_OFFSET) -> None:
     try:
-        wanted = describe_tree(toc_tree.build(document, TOC_OFFSET))
+        wanted = describe_tree(toc_tree.build(document, toc_offset))
     except RefusedError as refusal:
         try:
-            build_index(document, blob_size=TOC_OFFSET + 9, toc_offset=TOC_OFFSET)
+            build_index(document, blob_size=toc_offset + 9, toc_offset=toc_offset)
         except FormatError:
             return
         raise AssertionError(f"the kernel accepts what the reference refuses: {refusal}") from refusal
-    got = describe_index(TocIndex(build_index(document, blob_size=TOC_OFFSET + 9, toc_offset=TOC_OFFSET)))
+    got = describe_index(TocIndex(build_index(document, blob_size=toc_offset + 9, toc_offset=toc_offset)))
     assert got == wanted
 
 
@@ -246,6 +250,22 @@ def test_the_index_agrees_with_the_reference_on_damaged_text(toc: object, data: 
             st.one_of(st.binary(max_size=2), st.sampled_from(b'" \\ { } [ ] , : -'.split()))
         )
     compare(bytes(document))
+
+
+@pytest.fixture
+def deep_recursion() -> Iterator[None]:
+    """The reference recurses, 512 brackets or 2048 directories deep."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("deep_recursion")
+def test_the_index_agrees_with_the_reference_on_hostile_tocs() -> None:
+    for toc in hostile_tocs.hostile_tocs():
+        if len(toc.document) < 50_000:
+            compare(toc.document, hostile_tocs.TOC_OFFSET)
 
 
 JSON_TEXTS = st.lists(

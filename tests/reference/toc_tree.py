@@ -66,6 +66,7 @@ class Builder:
         self.file_next = 0
         self.file_end = 0
         self.file_digest = b""
+        self.total = 0
         self.offsets: list[int] = []
         self.links: list[Node] = []
         self.whiteouts: list[tuple[Node, bytes, Node]] = []
@@ -172,7 +173,8 @@ class Builder:
         return node
 
     def open_file(self, node: Node, path: list[bytes], entry: Entry) -> None:
-        refuse_unless(node.size <= 1 << 43, "size")
+        self.total += node.size
+        refuse_unless(self.total <= 1 << 43, "size")
         self.file, self.file_path, self.file_next = node, path, 0
         self.file_end, self.file_digest = entry[b"endOffset"], entry.digest
         self.files.append(node)
