@@ -321,8 +321,8 @@ cdef inline int json_key(JsonCursor *cursor, JsonString *key) noexcept nogil:
     return json_expect(cursor, 0x3A)
 
 
-cdef inline int json_skip(JsonCursor *cursor) noexcept nogil:
-    """Any value, checked against the grammar; one bit per open bracket says which kind closes it."""
+cdef inline int json_skip(JsonCursor *cursor, unsigned outer) noexcept nogil:
+    """Any value inside `outer` brackets, checked; a bit per open bracket says which kind closes it."""
     cdef uint8_t objects[JSON_DEPTH_BYTES]
     cdef JsonString key
     cdef unsigned depth = 0
@@ -336,7 +336,7 @@ cdef inline int json_skip(JsonCursor *cursor) noexcept nogil:
             return JSON_TRUNCATED
         if byte == 0x7B or byte == 0x5B:
             is_object = byte == 0x7B
-            if depth == JSON_MAX_DEPTH:
+            if depth + outer >= JSON_MAX_DEPTH:
                 return JSON_DEEP
             cursor.at += 1
             if is_object:

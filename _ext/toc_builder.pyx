@@ -247,6 +247,7 @@ cdef struct Build:
     uint8_t name_text[MAX_PATH_BYTES + 4]
     uint8_t link_text[MAX_PATH_BYTES + 4]
     uint8_t *base64_text
+    uint64_t declared_bytes  # of all regular files so far, hidden and replaced ones too
     # The result
     uint64_t prefetch_end
     bint no_prefetch
@@ -558,8 +559,10 @@ cdef int open_file(Build *build, uint32_t inode) noexcept nogil:
     """Begin a regular file; `inode` NOTHING: it stays hidden, but its chunks are checked like any other's."""
     cdef Entry *entry = &build.entry
     cdef OpenFile *file = &build.file
-    if entry.number[FIELD_SIZE] > MAX_CONTENT_BYTES:
+    # Checked before the chunks: a hole may need a record for every GiB.
+    if entry.number[FIELD_SIZE] > MAX_CONTENT_BYTES - build.declared_bytes:
         return fail_number(build, STATUS_CONTENT, FIELD_SIZE)
+    build.declared_bytes += entry.number[FIELD_SIZE]
     file.is_open = True
     file.inode = inode
     file.entry = build.entry_number
@@ -1140,7 +1143,7 @@ cdef int read_member(Build *build, uint64_t xattrs_begin) noexcept nogil:
     if byte < 0:
         return JSON_TRUNCATED
     if field == FIELD_NONE:
-        return json_skip(cursor)
+        return json_skip(cursor, 3)
     if byte == 0x6E:
         return json_literal(cursor)
     if field < NUMBERS:
@@ -1268,7 +1271,7 @@ cdef int read_document(Build *build) noexcept nogil:
                 build.bad_number = <uint64_t>version
                 return STATUS_VERSION
         else:
-            status = json_skip(cursor)
+            status = json_skip(cursor, 1)
         if status != JSON_OK:
             return status
         build.field = FIELD_NONE
