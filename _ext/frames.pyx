@@ -136,6 +136,17 @@ if _SHA256 == NULL:
     raise ImportError("libcrypto has no SHA256")
 
 
+cdef bint _is_frame(const unsigned char *data, size_t size) noexcept nogil:
+    """A zstd or skippable frame, as far as four bytes tell; less are for the library to judge.
+
+    Keeps the decoders for the formats before zstd 1.0 out of reach, which distributions leave compiled in.
+    """
+    if size < 4:
+        return True
+    cdef uint32_t magic = data[0] | <uint32_t> data[1] << 8 | <uint32_t> data[2] << 16 | <uint32_t> data[3] << 24
+    return magic == 0xFD2FB528 or magic & 0xFFFFFFF0 == 0x184D2A50
+
+
 cdef class _Workspace:
     """The libraries' contexts and the scratch buffer of one call."""
 
@@ -152,6 +163,7 @@ cdef class _Workspace:
     cdef size_t source_size
     cdef size_t source_position
     cdef uint64_t produced
+    cdef bint frame_begins
     cdef Status stream_status
 
     def __cinit__(self, int codec):
@@ -236,6 +248,8 @@ cdef class _Workspace:
                 ) != LIBDEFLATE_SUCCESS:
                     return False
             else:
+                if not _is_frame(piece + position, piece_size - position):
+                    return False
                 taken = ZSTD_findFrameCompressedSize(piece + position, piece_size - position)
                 if ZSTD_isError(taken):
                     return False
@@ -260,6 +274,7 @@ cdef class _Workspace:
             self.zlib.avail_in = 0
         else:
             ZSTD_DCtx_reset(self.zstd, ZSTD_reset_session_only)
+            self.frame_begins = True
 
     cdef Status read(self, unsigned char *out, size_t size) noexcept nogil:
         """The next `size` bytes of the stream, all of them or a lasting error."""
@@ -312,7 +327,11 @@ cdef class _Workspace:
         target.pos = 0
         while True:
             size = target.pos
+            if self.frame_begins and not _is_frame(self.source + source.pos, source.size - source.pos):
+                return STATUS_CORRUPT
+            # Stops where a frame ends (0), however much input and room there is.
             code = ZSTD_decompressStream(self.zstd, &target, &source)
+            self.frame_begins = code == 0
             self.produced += target.pos - size
             if target.pos == target.size:
                 self.source_position = source.pos
@@ -369,7 +388,8 @@ cdef class _Workspace:
             if not self.reserve(DISCARD):
                 jobs[i].status = STATUS_NO_MEMORY
                 continue
-            if jobs[i].inner_offset < self.produced:
+            if (jobs[i].inner_offset < self.produced
+                    or jobs[i].inner_offset + jobs[i].size <= self.produced):
                 # Overlaps the chunk before it: only a hostile TOC does that.
                 self.open_stream(piece, piece_size)
             jobs[i].status = self.skip_to(jobs[i].inner_offset)
