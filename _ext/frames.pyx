@@ -20,78 +20,14 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from _ext.codecs cimport *
+from _ext.evp cimport *
+
 cdef extern from "Python.h":
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
     void Py_DECREF(PyObject *)
     char *_bytes_data "PyBytes_AS_STRING"(PyObject *)
-
-cdef extern from "libdeflate.h" nogil:
-    cdef struct libdeflate_decompressor:
-        pass
-    enum libdeflate_result:
-        LIBDEFLATE_SUCCESS
-    libdeflate_decompressor *libdeflate_alloc_decompressor()
-    void libdeflate_free_decompressor(libdeflate_decompressor *)
-    libdeflate_result libdeflate_gzip_decompress_ex(
-        libdeflate_decompressor *, const void *, size_t, void *, size_t, size_t *, size_t *)
-
-cdef extern from "zlib.h" nogil:
-    ctypedef struct z_stream:
-        unsigned char *next_in
-        unsigned int avail_in
-        unsigned char *next_out
-        unsigned int avail_out
-    int Z_OK, Z_STREAM_END, Z_BUF_ERROR, Z_MEM_ERROR, Z_NO_FLUSH
-    int inflateInit2(z_stream *, int)
-    int inflateReset(z_stream *)
-    int inflate(z_stream *, int)
-    int inflateEnd(z_stream *)
-
-cdef extern from "zstd.h" nogil:
-    ctypedef struct ZSTD_DCtx:
-        pass
-    ctypedef struct ZSTD_inBuffer:
-        const void *src
-        size_t size
-        size_t pos
-    ctypedef struct ZSTD_outBuffer:
-        void *dst
-        size_t size
-        size_t pos
-    enum ZSTD_dParameter:
-        ZSTD_d_windowLogMax
-    enum ZSTD_ResetDirective:
-        ZSTD_reset_session_only
-    const unsigned long long ZSTD_CONTENTSIZE_UNKNOWN
-    const unsigned long long ZSTD_CONTENTSIZE_ERROR
-    ZSTD_DCtx *ZSTD_createDCtx()
-    size_t ZSTD_freeDCtx(ZSTD_DCtx *)
-    size_t ZSTD_DCtx_setParameter(ZSTD_DCtx *, ZSTD_dParameter, int)
-    size_t ZSTD_DCtx_reset(ZSTD_DCtx *, ZSTD_ResetDirective)
-    size_t ZSTD_decompressDCtx(ZSTD_DCtx *, void *, size_t, const void *, size_t)
-    size_t ZSTD_decompressStream(ZSTD_DCtx *, ZSTD_outBuffer *, ZSTD_inBuffer *)
-    size_t ZSTD_findFrameCompressedSize(const void *, size_t)
-    unsigned long long ZSTD_getFrameContentSize(const void *, size_t)
-    unsigned int ZSTD_isError(size_t)
-
-cdef extern from "zstd_errors.h" nogil:
-    enum ZSTD_ErrorCode:
-        ZSTD_error_memory_allocation
-    ZSTD_ErrorCode ZSTD_getErrorCode(size_t)
-
-cdef extern from "openssl/evp.h" nogil:
-    ctypedef struct EVP_MD:
-        pass
-    ctypedef struct EVP_MD_CTX:
-        pass
-    EVP_MD *EVP_MD_fetch(void *, const char *, const char *)
-    EVP_MD_CTX *EVP_MD_CTX_new()
-    void EVP_MD_CTX_free(EVP_MD_CTX *)
-    int EVP_DigestInit_ex(EVP_MD_CTX *, const EVP_MD *, void *)
-    int EVP_DigestUpdate(EVP_MD_CTX *, const void *, size_t)
-    int EVP_DigestFinal_ex(EVP_MD_CTX *, unsigned char *, unsigned int *)
-
 
 cdef enum Codec:
     CODEC_GZIP = 2
@@ -144,7 +80,7 @@ cdef bint _is_frame(const unsigned char *data, size_t size) noexcept nogil:
     if size < 4:
         return True
     cdef uint32_t magic = data[0] | <uint32_t> data[1] << 8 | <uint32_t> data[2] << 16 | <uint32_t> data[3] << 24
-    return magic == 0xFD2FB528 or magic & 0xFFFFFFF0 == 0x184D2A50
+    return magic == <uint32_t> 0xFD2FB528 or (magic >> 4) == 0x184D2A5
 
 
 cdef class _Workspace:
