@@ -48,6 +48,9 @@ cdef enum:
     SLACK_UNTOLD = 1 << 17
     # Above this a piece with other content around the chunk goes the way of the stream, in constant memory.
     SCRATCH_LIMIT = 1 << 26
+    # What a workspace keeps between calls, and how many of them are kept per codec.
+    SCRATCH_KEPT = 1 << 20
+    WORKSPACES_KEPT = 4
     # Bytes thrown away per step before the chunk begins.
     DISCARD = 1 << 16
     # zlib counts in 32 bits.
@@ -135,11 +138,19 @@ cdef class _Workspace:
             EVP_MD_CTX_free(self.digest)
         free(self.scratch)
 
+    cdef void trim(self) noexcept:
+        """Give back a scratch buffer that is too large to be kept for the next call."""
+        if self.scratch_size > SCRATCH_KEPT:
+            free(self.scratch)
+            self.scratch = NULL
+            self.scratch_size = 0
+
     cdef bint reserve(self, size_t size) noexcept nogil:
         """Make the scratch buffer at least `size` bytes; its content is lost. False: no memory."""
         if self.scratch_size >= size:
             return True
         free(self.scratch)
+        self.scratch = NULL
         self.scratch_size = 0
         # Pages that nothing is decoded into are never touched, so an announced size costs no memory by itself.
         self.scratch = <unsigned char *> malloc(size)
@@ -350,6 +361,24 @@ cdef class _Workspace:
             first = end
 
 
+# Contexts take longer to make than a small chunk to decode. Appending to and popping from a list is atomic.
+cdef dict _SPARE = {CODEC_GZIP: [], CODEC_ZSTD: []}
+
+
+cdef _Workspace _take_workspace(int codec):
+    try:
+        return (<list> _SPARE[codec]).pop()
+    except (KeyError, IndexError):
+        return _Workspace(codec)
+
+
+cdef void _give_back(_Workspace work):
+    cdef list spare = _SPARE[work.codec]
+    if len(spare) < WORKSPACES_KEPT:
+        work.trim()
+        spare.append(work)
+
+
 cdef class _Jobs:
     """Owns the jobs of one call."""
 
@@ -377,7 +406,7 @@ cdef int _compare_jobs(const void *left, const void *right) noexcept nogil:
 
 
 def decode_into(int codec, piece, uint64_t inner_offset, out):
-    cdef _Workspace work = _Workspace(codec)
+    cdef _Workspace work = _take_workspace(codec)
     cdef Py_buffer source, target
     cdef Job job
     PyObject_GetBuffer(piece, &source, PyBUF_SIMPLE)
@@ -391,6 +420,7 @@ def decode_into(int codec, piece, uint64_t inner_offset, out):
             job.out = <unsigned char *> target.buf
             with nogil:
                 work.decode_piece(<const unsigned char *> source.buf, source.len, &job, 1)
+            _give_back(work)
             return <int> job.status
         finally:
             PyBuffer_Release(&target)
@@ -399,7 +429,7 @@ def decode_into(int codec, piece, uint64_t inner_offset, out):
 
 
 def decode_many(int codec, span, jobs):
-    cdef _Workspace work = _Workspace(codec)
+    cdef _Workspace work = _take_workspace(codec)
     cdef size_t count = len(jobs), number = 0
     cdef _Jobs table = _Jobs(count)
     cdef Job *job
@@ -445,13 +475,14 @@ def decode_many(int codec, span, jobs):
             else:
                 payload = b""
             results[job.number] = (<int> job.status, payload)
+        _give_back(work)
         return results
     finally:
         PyBuffer_Release(&view)
 
 
 def decode_document(int codec, data, size_t skip, size_t size, bint exact):
-    cdef _Workspace work = _Workspace(codec)
+    cdef _Workspace work = _take_workspace(codec)
     cdef Py_buffer view
     cdef Status status = STATUS_OK
     cdef size_t needed = skip + size, capacity, told
@@ -483,6 +514,7 @@ def decode_document(int codec, data, size_t skip, size_t size, bint exact):
                     status = work.read(target, size)
                 if status == STATUS_OK and exact:
                     status = STATUS_TRAILING
+        _give_back(work)
         if status != STATUS_OK:
             return <int> status, b""
         if capacity != size:
