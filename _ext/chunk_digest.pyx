@@ -4,17 +4,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 
-cdef extern from "openssl/evp.h" nogil:
-    ctypedef struct EVP_MD:
-        pass
-    ctypedef struct EVP_MD_CTX:
-        pass
-    EVP_MD *EVP_MD_fetch(void *, const char *, const char *)
-    EVP_MD_CTX *EVP_MD_CTX_new()
-    void EVP_MD_CTX_free(EVP_MD_CTX *)
-    int EVP_DigestInit_ex(EVP_MD_CTX *, const EVP_MD *, void *)
-    int EVP_DigestUpdate(EVP_MD_CTX *, const void *, size_t)
-    int EVP_DigestFinal_ex(EVP_MD_CTX *, unsigned char *, unsigned int *)
+from _ext.evp cimport *
 
 cdef enum:
     DIGEST_SIZE = 32

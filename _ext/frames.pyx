@@ -20,78 +20,14 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp, memcpy, memmove, memset
 
+from _ext.codecs cimport *
+from _ext.evp cimport *
+
 cdef extern from "Python.h":
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
     void Py_DECREF(PyObject *)
     char *_bytes_data "PyBytes_AS_STRING"(PyObject *)
-
-cdef extern from "libdeflate.h" nogil:
-    cdef struct libdeflate_decompressor:
-        pass
-    enum libdeflate_result:
-        LIBDEFLATE_SUCCESS
-    libdeflate_decompressor *libdeflate_alloc_decompressor()
-    void libdeflate_free_decompressor(libdeflate_decompressor *)
-    libdeflate_result libdeflate_gzip_decompress_ex(
-        libdeflate_decompressor *, const void *, size_t, void *, size_t, size_t *, size_t *)
-
-cdef extern from "zlib.h" nogil:
-    ctypedef struct z_stream:
-        unsigned char *next_in
-        unsigned int avail_in
-        unsigned char *next_out
-        unsigned int avail_out
-    int Z_OK, Z_STREAM_END, Z_BUF_ERROR, Z_MEM_ERROR, Z_NO_FLUSH
-    int inflateInit2(z_stream *, int)
-    int inflateReset(z_stream *)
-    int inflate(z_stream *, int)
-    int inflateEnd(z_stream *)
-
-cdef extern from "zstd.h" nogil:
-    ctypedef struct ZSTD_DCtx:
-        pass
-    ctypedef struct ZSTD_inBuffer:
-        const void *src
-        size_t size
-        size_t pos
-    ctypedef struct ZSTD_outBuffer:
-        void *dst
-        size_t size
-        size_t pos
-    enum ZSTD_dParameter:
-        ZSTD_d_windowLogMax
-    enum ZSTD_ResetDirective:
-        ZSTD_reset_session_only
-    const unsigned long long ZSTD_CONTENTSIZE_UNKNOWN
-    const unsigned long long ZSTD_CONTENTSIZE_ERROR
-    ZSTD_DCtx *ZSTD_createDCtx()
-    size_t ZSTD_freeDCtx(ZSTD_DCtx *)
-    size_t ZSTD_DCtx_setParameter(ZSTD_DCtx *, ZSTD_dParameter, int)
-    size_t ZSTD_DCtx_reset(ZSTD_DCtx *, ZSTD_ResetDirective)
-    size_t ZSTD_decompressDCtx(ZSTD_DCtx *, void *, size_t, const void *, size_t)
-    size_t ZSTD_decompressStream(ZSTD_DCtx *, ZSTD_outBuffer *, ZSTD_inBuffer *)
-    size_t ZSTD_findFrameCompressedSize(const void *, size_t)
-    unsigned long long ZSTD_getFrameContentSize(const void *, size_t)
-    unsigned int ZSTD_isError(size_t)
-
-cdef extern from "zstd_errors.h" nogil:
-    enum ZSTD_ErrorCode:
-        ZSTD_error_memory_allocation
-    ZSTD_ErrorCode ZSTD_getErrorCode(size_t)
-
-cdef extern from "openssl/evp.h" nogil:
-    ctypedef struct EVP_MD:
-        pass
-    ctypedef struct EVP_MD_CTX:
-        pass
-    EVP_MD *EVP_MD_fetch(void *, const char *, const char *)
-    EVP_MD_CTX *EVP_MD_CTX_new()
-    void EVP_MD_CTX_free(EVP_MD_CTX *)
-    int EVP_DigestInit_ex(EVP_MD_CTX *, const EVP_MD *, void *)
-    int EVP_DigestUpdate(EVP_MD_CTX *, const void *, size_t)
-    int EVP_DigestFinal_ex(EVP_MD_CTX *, unsigned char *, unsigned int *)
-
 
 cdef enum Codec:
     CODEC_GZIP = 2
@@ -112,6 +48,9 @@ cdef enum:
     SLACK_UNTOLD = 1 << 17
     # Above this a piece with other content around the chunk goes the way of the stream, in constant memory.
     SCRATCH_LIMIT = 1 << 26
+    # What a workspace keeps between calls, and how many of them are kept per codec.
+    SCRATCH_KEPT = 1 << 20
+    WORKSPACES_KEPT = 4
     # Bytes thrown away per step before the chunk begins.
     DISCARD = 1 << 16
     # zlib counts in 32 bits.
@@ -136,6 +75,17 @@ if _SHA256 == NULL:
     raise ImportError("libcrypto has no SHA256")
 
 
+cdef bint _is_frame(const unsigned char *data, size_t size) noexcept nogil:
+    """A zstd or skippable frame, as far as four bytes tell; less are for the library to judge.
+
+    Keeps the decoders for the formats before zstd 1.0 out of reach, which distributions leave compiled in.
+    """
+    if size < 4:
+        return True
+    cdef uint32_t magic = data[0] | <uint32_t> data[1] << 8 | <uint32_t> data[2] << 16 | <uint32_t> data[3] << 24
+    return magic == <uint32_t> 0xFD2FB528 or (magic >> 4) == 0x184D2A5
+
+
 cdef class _Workspace:
     """The libraries' contexts and the scratch buffer of one call."""
 
@@ -152,6 +102,7 @@ cdef class _Workspace:
     cdef size_t source_size
     cdef size_t source_position
     cdef uint64_t produced
+    cdef bint frame_begins
     cdef Status stream_status
 
     def __cinit__(self, int codec):
@@ -187,11 +138,19 @@ cdef class _Workspace:
             EVP_MD_CTX_free(self.digest)
         free(self.scratch)
 
+    cdef void trim(self) noexcept:
+        """Give back a scratch buffer that is too large to be kept for the next call."""
+        if self.scratch_size > SCRATCH_KEPT:
+            free(self.scratch)
+            self.scratch = NULL
+            self.scratch_size = 0
+
     cdef bint reserve(self, size_t size) noexcept nogil:
         """Make the scratch buffer at least `size` bytes; its content is lost. False: no memory."""
         if self.scratch_size >= size:
             return True
         free(self.scratch)
+        self.scratch = NULL
         self.scratch_size = 0
         # Pages that nothing is decoded into are never touched, so an announced size costs no memory by itself.
         self.scratch = <unsigned char *> malloc(size)
@@ -236,6 +195,8 @@ cdef class _Workspace:
                 ) != LIBDEFLATE_SUCCESS:
                     return False
             else:
+                if not _is_frame(piece + position, piece_size - position):
+                    return False
                 taken = ZSTD_findFrameCompressedSize(piece + position, piece_size - position)
                 if ZSTD_isError(taken):
                     return False
@@ -260,6 +221,7 @@ cdef class _Workspace:
             self.zlib.avail_in = 0
         else:
             ZSTD_DCtx_reset(self.zstd, ZSTD_reset_session_only)
+            self.frame_begins = True
 
     cdef Status read(self, unsigned char *out, size_t size) noexcept nogil:
         """The next `size` bytes of the stream, all of them or a lasting error."""
@@ -312,7 +274,11 @@ cdef class _Workspace:
         target.pos = 0
         while True:
             size = target.pos
+            if self.frame_begins and not _is_frame(self.source + source.pos, source.size - source.pos):
+                return STATUS_CORRUPT
+            # Stops where a frame ends (0), however much input and room there is.
             code = ZSTD_decompressStream(self.zstd, &target, &source)
+            self.frame_begins = code == 0
             self.produced += target.pos - size
             if target.pos == target.size:
                 self.source_position = source.pos
@@ -369,7 +335,8 @@ cdef class _Workspace:
             if not self.reserve(DISCARD):
                 jobs[i].status = STATUS_NO_MEMORY
                 continue
-            if jobs[i].inner_offset < self.produced:
+            if (jobs[i].inner_offset < self.produced
+                    or jobs[i].inner_offset + jobs[i].size <= self.produced):
                 # Overlaps the chunk before it: only a hostile TOC does that.
                 self.open_stream(piece, piece_size)
             jobs[i].status = self.skip_to(jobs[i].inner_offset)
@@ -392,6 +359,24 @@ cdef class _Workspace:
                     elif memcmp(jobs[i].got, jobs[i].wanted, 32) != 0:
                         jobs[i].status = STATUS_MISMATCH
             first = end
+
+
+# Contexts take longer to make than a small chunk to decode. Appending to and popping from a list is atomic.
+cdef dict _SPARE = {CODEC_GZIP: [], CODEC_ZSTD: []}
+
+
+cdef _Workspace _take_workspace(int codec):
+    try:
+        return (<list> _SPARE[codec]).pop()
+    except (KeyError, IndexError):
+        return _Workspace(codec)
+
+
+cdef void _give_back(_Workspace work):
+    cdef list spare = _SPARE[work.codec]
+    if len(spare) < WORKSPACES_KEPT:
+        work.trim()
+        spare.append(work)
 
 
 cdef class _Jobs:
@@ -421,7 +406,7 @@ cdef int _compare_jobs(const void *left, const void *right) noexcept nogil:
 
 
 def decode_into(int codec, piece, uint64_t inner_offset, out):
-    cdef _Workspace work = _Workspace(codec)
+    cdef _Workspace work = _take_workspace(codec)
     cdef Py_buffer source, target
     cdef Job job
     PyObject_GetBuffer(piece, &source, PyBUF_SIMPLE)
@@ -435,6 +420,7 @@ def decode_into(int codec, piece, uint64_t inner_offset, out):
             job.out = <unsigned char *> target.buf
             with nogil:
                 work.decode_piece(<const unsigned char *> source.buf, source.len, &job, 1)
+            _give_back(work)
             return <int> job.status
         finally:
             PyBuffer_Release(&target)
@@ -443,7 +429,7 @@ def decode_into(int codec, piece, uint64_t inner_offset, out):
 
 
 def decode_many(int codec, span, jobs):
-    cdef _Workspace work = _Workspace(codec)
+    cdef _Workspace work = _take_workspace(codec)
     cdef size_t count = len(jobs), number = 0
     cdef _Jobs table = _Jobs(count)
     cdef Job *job
@@ -489,13 +475,14 @@ def decode_many(int codec, span, jobs):
             else:
                 payload = b""
             results[job.number] = (<int> job.status, payload)
+        _give_back(work)
         return results
     finally:
         PyBuffer_Release(&view)
 
 
 def decode_document(int codec, data, size_t skip, size_t size, bint exact):
-    cdef _Workspace work = _Workspace(codec)
+    cdef _Workspace work = _take_workspace(codec)
     cdef Py_buffer view
     cdef Status status = STATUS_OK
     cdef size_t needed = skip + size, capacity, told
@@ -527,6 +514,7 @@ def decode_document(int codec, data, size_t skip, size_t size, bint exact):
                     status = work.read(target, size)
                 if status == STATUS_OK and exact:
                     status = STATUS_TRAILING
+        _give_back(work)
         if status != STATUS_OK:
             return <int> status, b""
         if capacity != size:

@@ -7,7 +7,7 @@ from tests.fakes.layer_blobs import Chunk
 
 
 def files_of_toc(toc: bytes, data_end: int) -> dict[str, tuple[dict[str, Any], list[Chunk]]]:
-    """For each regular file its TOC entry and its chunks; `data_end`: blob offset where the last piece ends."""
+    """For each regular file its TOC entry and its chunks; `data_end`: where the last piece ends."""
     entries = json.loads(toc)["entries"]
     starts = sorted({entry["offset"] for entry in entries if entry.get("offset")} | {data_end})
     files: dict[str, tuple[dict[str, Any], list[Chunk]]] = {}

@@ -38,6 +38,12 @@ def locate(lazy: LazyLayer, blob: bytes) -> TocLocation:
     return location
 
 
+def open_toc_by(lazy: LazyLayer, tail: bytes, blob: bytes) -> bytes:
+    location = lazy.locate_toc(tail)
+    assert isinstance(location, TocLocation)
+    return lazy.format.open_toc(blob[location.offset :], location, lazy.toc_digest)
+
+
 def contents(lazy: LazyLayer, blob: bytes, toc: bytes, data_end: int) -> dict[str, str]:
     """The sha256 of every regular file, put together from its verified chunks."""
     sums = {}
@@ -91,9 +97,7 @@ def test_golden_footer_with_one_flipped_bit_is_refused(name: str) -> None:
         bent = bytearray(tail)
         bent[bit // 8] ^= 1 << bit % 8
         with pytest.raises(RegistryStorageError):
-            location = lazy.locate_toc(bytes(bent))
-            assert isinstance(location, TocLocation)
-            lazy.format.open_toc(blob[location.offset :], location, lazy.toc_digest)
+            open_toc_by(lazy, bytes(bent), blob)
 
 
 @ALL

@@ -92,6 +92,14 @@ def test_zstd_window_above_128_mib_is_refused() -> None:
         decode_piece(ZSTD, piece * 2, 0, 1200 + (1 << 27))
 
 
+@pytest.mark.parametrize("version", range(0x22, 0x28))
+def test_formats_before_zstd_1_are_refused(version: int) -> None:
+    old = bytes([version]) + zstd_frame(DATA)[1:]
+    for piece in (old, zstd_frame(b"first") + old):
+        with pytest.raises(FormatError, match="corrupt"):
+            decode_piece(ZSTD, piece, 0, 1000)
+
+
 @BOTH
 def test_chunk_of_no_bytes_is_empty(compression: Compression) -> None:
     assert decode_piece(compression, PACK[compression](DATA), 0, 0) == b""
@@ -164,7 +172,8 @@ def test_chunks_may_come_in_any_order_and_overlap() -> None:
         chunks = [chunk(span, 0, at, DATA[at : at + size], n) for n, (at, size) in enumerate(spans)]
         results = decode_chunks(ESTARGZ, span, 0, chunks)
         assert all(isinstance(result, VerifiedChunk) for result in results)
-        assert [getattr(result, "data", None) for result in results] == [DATA[at : at + size] for at, size in spans]
+        wanted = [DATA[at : at + size] for at, size in spans]
+        assert [getattr(result, "data", None) for result in results] == wanted
 
 
 def test_piece_outside_the_span_is_the_callers_mistake() -> None:
