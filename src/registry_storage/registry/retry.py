@@ -84,7 +84,7 @@ class Budget:
         return min(self._idle_until, self._until)
 
     def progressed(self, size: int) -> None:
-        """`size` bytes arrived. A few do not buy more time, or a registry that stalls could go on for long."""
+        """`size` bytes arrived. A few buy no more time: a registry that stalls could go on for long."""
         self._received_bytes += size
         if self._received_bytes >= self._policy.progress_bytes:
             self._received_bytes = self._failures = 0
