@@ -8,6 +8,7 @@ Three listeners: ``host`` (the registry), ``storage_host`` (where blobs are redi
 expire) and ``token_host`` (Bearer tokens).
 """
 
+import argparse
 import base64
 import json
 import re
@@ -15,9 +16,8 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,34 +27,10 @@ import trio
 from registry_storage.descriptor import OCI_MANIFEST, Descriptor
 from registry_storage.digest import Digest
 
+from .answers import Answer, BrokenError, LoggedRequest, ask, joined, refusal
 from .faults import Fault
 
 _PIECE = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedRequest:
-    """A request as it came in."""
-
-    listener: str
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes = b""
-
-
-@dataclass(slots=True)
-class _Answer:
-    status: int
-    headers: dict[str, str]
-    body: bytes | AsyncGenerator[bytes, None] = b""
-    blob_offset: int = 0
-    """Where in the blob the body begins."""
-
-
-class _Broken(Exception):  # noqa: N818
-    """The connection is to end here."""
 
 
 class FakeRegistry:
@@ -189,7 +165,7 @@ class FakeRegistry:
                 transport = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
             try:
                 await self._serve_connection(listener, transport)
-            except (_Broken, trio.BrokenResourceError, h11.RemoteProtocolError, OSError):
+            except (BrokenError, trio.BrokenResourceError, h11.RemoteProtocolError, OSError):
                 pass
             finally:
                 with trio.move_on_after(1, shield=True):
@@ -203,7 +179,7 @@ class FakeRegistry:
             request, body = await self._receive(connection, stream)
             if request is None:
                 return
-            headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+            headers = joined(request.headers)
             logged = LoggedRequest(listener, request.method.decode(), request.target.decode(), headers, body)
             if logged.path.startswith("/_fake/"):
                 answer, faults = self._control(logged), []
@@ -241,23 +217,23 @@ class FakeRegistry:
             else:
                 return None, b""
 
-    async def _prepare(self, request: LoggedRequest, faults: list[Fault], stream: trio.abc.Stream) -> _Answer:
+    async def _prepare(self, request: LoggedRequest, faults: list[Fault], stream: trio.abc.Stream) -> Answer:
         """The answer, after the faults that strike before its headers."""
         kinds = {fault.kind: fault for fault in faults}
         if fault := kinds.get("delay"):
             await trio.sleep(fault.seconds)
         if "disconnect" in kinds:
-            raise _Broken
+            raise BrokenError
         if "garbage" in kinds:
             await stream.send_all(b"\x16\x03\x01 this is no HTTP \r\n\r\n" * 20)
-            raise _Broken
+            raise BrokenError
         if (fault := kinds.get("stall")) and fault.at is None:
             await _wait_for_the_end(stream)
         if fault := kinds.get("status"):
             kept = {name: value for name, value in fault.headers.items() if value is not None}
-            return _Answer(fault.status, kept, fault.body)
+            return Answer(fault.status, kept, fault.body)
         if fault := kinds.get("redirect"):
-            return _Answer(307, {"location": fault.location})
+            return Answer(307, {"location": fault.location})
         headers = dict(request.headers)
         asked = re.fullmatch(r"bytes=([0-9]+)-([0-9]+)", headers.get("range", ""))
         if "ignore-range" in kinds:
@@ -272,65 +248,65 @@ class FakeRegistry:
             answer.headers["content-range"] = f"bytes {asked[1]}-{asked[2]}/{total}"
         return answer
 
-    async def _route(self, request: LoggedRequest) -> _Answer:
+    async def _route(self, request: LoggedRequest) -> Answer:
         path = urlsplit(request.path).path
         if request.listener == "token":
             return self._token(request)
         if request.listener == "storage":
             return await self._storage(request)
-        if self.auth is not None and (refusal := self._authorize(request)) is not None:
-            return refusal
+        if self.auth is not None and (refused := self._authorize(request)) is not None:
+            return refused
         blob = re.fullmatch(r"/v2/(.+)/blobs/(sha256:[0-9a-f]{64})", path)
         if blob and self.redirect_blobs and request.method == "GET":
             self._signature += 1
             location = f"http://{self.storage_host}/{blob[1]}/{blob[2]}?signature={self._signature}"
-            return _Answer(307, {"location": location})
+            return Answer(307, {"location": location})
         if self.upstream is not None:
-            return await self._ask_upstream(request)
+            return await ask(self.upstream, request)
         if path == "/v2/":
-            return _Answer(200, {"content-type": "application/json"}, b"{}")
+            return Answer(200, {"content-type": "application/json"}, b"{}")
         if blob:
             return self._blob(request, blob[1], blob[2])
         if match := re.fullmatch(r"/v2/(.+)/manifests/([^/]+)", path):
             found = self.manifests.get((match[1], match[2]))
             if found is None:
-                return _refusal(404, "MANIFEST_UNKNOWN")
+                return refusal(404, "MANIFEST_UNKNOWN")
             digest = str(Digest.of(found[1]))
-            return _Answer(200, {"content-type": found[0], "docker-content-digest": digest}, found[1])
-        return _refusal(404, "NOT_FOUND")
+            return Answer(200, {"content-type": found[0], "docker-content-digest": digest}, found[1])
+        return refusal(404, "NOT_FOUND")
 
-    def _blob(self, request: LoggedRequest, repository: str, digest: str) -> _Answer:
+    def _blob(self, request: LoggedRequest, repository: str, digest: str) -> Answer:
         data = self.blobs.get((repository, digest))
         if data is None:
-            return _refusal(404, "BLOB_UNKNOWN")
+            return refusal(404, "BLOB_UNKNOWN")
         headers = {"content-type": "application/octet-stream", "accept-ranges": "bytes"}
         asked = request.headers.get("range")
         if asked is None:
-            return _Answer(200, headers, data)
+            return Answer(200, headers, data)
         match = re.fullmatch(r"bytes=([0-9]*)-([0-9]*)", asked)
         if not match or (not match[1] and not match[2]):
-            return _refusal(400, "UNSUPPORTED")
+            return refusal(400, "UNSUPPORTED")
         first = int(match[1]) if match[1] else max(0, len(data) - int(match[2]))
         last = min(int(match[2]) if match[1] and match[2] else len(data) - 1, len(data) - 1)
         if first > last:
-            return _Answer(416, {"content-range": f"bytes */{len(data)}"})
+            return Answer(416, {"content-range": f"bytes */{len(data)}"})
         headers["content-range"] = f"bytes {first}-{last}/{len(data)}"
-        return _Answer(206, headers, data[first : last + 1], first)
+        return Answer(206, headers, data[first : last + 1], first)
 
-    async def _storage(self, request: LoggedRequest) -> _Answer:
+    async def _storage(self, request: LoggedRequest) -> Answer:
         """As object stores do, it accepts a signature or an Authorization, not both."""
         parts = urlsplit(request.path)
         if "authorization" in request.headers:
-            return _Answer(400, {}, b"<Error>only one auth mechanism allowed</Error>")
+            return Answer(400, {}, b"<Error>only one auth mechanism allowed</Error>")
         if int(parse_qs(parts.query).get("signature", ["0"])[0]) < self._oldest_signature:
-            return _Answer(403, {}, b"<Error>expired</Error>")
+            return Answer(403, {}, b"<Error>expired</Error>")
         repository, _, digest = parts.path.strip("/").rpartition("/")
         if self.upstream is None:
             return self._blob(request, repository, digest)
         path = f"/v2/{repository}/blobs/{digest}"
-        return await self._ask_upstream(LoggedRequest("registry", request.method, path, request.headers))
+        return await ask(self.upstream, LoggedRequest("registry", request.method, path, request.headers))
 
-    def _authorize(self, request: LoggedRequest) -> _Answer | None:
+    def _authorize(self, request: LoggedRequest) -> Answer | None:
         scheme, _, value = request.headers.get("authorization", "").partition(" ")
         if self.auth == "basic":
             challenge = 'Basic realm="fake"'
@@ -343,31 +319,31 @@ class FakeRegistry:
             challenge = f'Bearer realm="http://{self.token_host}/token",service="fake"{scope}'
             if scheme.lower() == "bearer" and self.tokens.get(value, float("-inf")) > trio.current_time():
                 return None
-        refusal = _refusal(401, "UNAUTHORIZED")
-        refusal.headers["www-authenticate"] = self.challenge or challenge
-        return refusal
+        refused = refusal(401, "UNAUTHORIZED")
+        refused.headers["www-authenticate"] = self.challenge or challenge
+        return refused
 
     def _user(self, encoded: str) -> bool:
         name, _, password = base64.b64decode(encoded).decode().partition(":")
         return name in self.users and self.users[name] == password
 
-    def _token(self, request: LoggedRequest) -> _Answer:
+    def _token(self, request: LoggedRequest) -> Answer:
         if request.method == "POST":
             form = parse_qs(request.body.decode())
             if form.get("refresh_token", [""])[0] not in self.identity_tokens.values():
-                return _Answer(401, {})
+                return Answer(401, {})
         else:
             scheme, _, value = request.headers.get("authorization", "").partition(" ")
             if (scheme or self.users or self.identity_tokens) and not (
                 scheme.lower() == "basic" and self._user(value)
             ):
-                return _Answer(401, {})
+                return Answer(401, {})
         token = f"token-{len(self.log)}"
         self.tokens[token] = trio.current_time() + self.token_seconds
         document = {"token": token, "access_token": token, "expires_in": int(self.token_seconds)}
-        return _Answer(200, {"content-type": "application/json"}, json.dumps(document).encode())
+        return Answer(200, {"content-type": "application/json"}, json.dumps(document).encode())
 
-    def _control(self, request: LoggedRequest) -> _Answer:
+    def _control(self, request: LoggedRequest) -> Answer:
         document: object = [
             {"kind": fault.kind, "path": fault.path, "times": fault.times, "hits": fault.hits}
             for fault in self.faults
@@ -375,17 +351,17 @@ class FakeRegistry:
         if request.path == "/_fake/log":
             document = [{"method": entry.method, "path": entry.path} for entry in self.log]
         elif request.path != "/_fake/faults":
-            return _refusal(404, "NOT_FOUND")
+            return refusal(404, "NOT_FOUND")
         elif request.method == "POST":
             self.faults.append(Fault.from_json(json.loads(request.body)))
         elif request.method == "DELETE":
             self.faults.clear()
-        return _Answer(200, {"content-type": "application/json"}, json.dumps(document).encode())
+        return Answer(200, {"content-type": "application/json"}, json.dumps(document).encode())
 
     # Sending.
 
     async def _send(
-        self, connection: h11.Connection, stream: trio.abc.Stream, answer: _Answer, faults: list[Fault]
+        self, connection: h11.Connection, stream: trio.abc.Stream, answer: Answer, faults: list[Fault]
     ) -> None:
         if isinstance(answer.body, bytes) and "content-length" not in answer.headers:
             answer.headers["content-length"] = str(len(answer.body))
@@ -423,38 +399,6 @@ class FakeRegistry:
                     sent += len(piece)
         await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
 
-    async def _ask_upstream(self, request: LoggedRequest) -> _Answer:
-        assert self.upstream is not None
-        host, _, port = self.upstream.rpartition(":")
-        stream = await trio.open_tcp_stream(host, int(port))
-        try:
-            connection = h11.Connection(h11.CLIENT)
-            dropped = ("connection", "transfer-encoding", "content-length", "expect", "te")
-            headers = [(name, value) for name, value in request.headers.items() if name not in dropped]
-            headers += [("connection", "close"), ("content-length", str(len(request.body)))]
-            start = h11.Request(method=request.method, target=request.path, headers=headers)
-            await stream.send_all(connection.send(start) or b"")
-            await stream.send_all(connection.send(h11.Data(data=request.body)) or b"")
-            await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
-            event = await _next_event(connection, stream)
-            while not isinstance(event, h11.Response):
-                event = await _next_event(connection, stream)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        got = {name.decode(): value.decode("latin-1") for name, value in event.headers}
-        got.pop("connection", None)
-        first = re.match(r"bytes ([0-9]+)-", got.get("content-range", ""))
-        return _Answer(
-            event.status_code, got, _upstream_body(connection, stream), int(first[1]) if first else 0
-        )
-
-
-def _refusal(status: int, code: str) -> _Answer:
-    document = {"errors": [{"code": code, "message": "as it was told"}]}
-    return _Answer(status, {"content-type": "application/json"}, json.dumps(document).encode())
-
-
 def _flip(piece: bytes, offset: int, faults: list[Fault]) -> bytes:
     wrong = [at - offset for fault in faults if fault.kind == "flip" for at in fault.offsets]
     if not any(0 <= at < len(piece) for at in wrong):
@@ -476,24 +420,6 @@ async def _pieces(body: bytes | AsyncGenerator[bytes, None]) -> AsyncGenerator[b
             yield piece
 
 
-async def _upstream_body(
-    connection: h11.Connection, stream: trio.SocketStream
-) -> AsyncGenerator[bytes, None]:
-    try:
-        while isinstance(event := await _next_event(connection, stream), h11.Data):
-            yield bytes(event.data)
-    finally:
-        await trio.aclose_forcefully(stream)
-
-
-async def _next_event(connection: h11.Connection, stream: trio.SocketStream) -> h11.Event:
-    while (event := connection.next_event()) is h11.NEED_DATA:
-        connection.receive_data(await stream.receive_some(_PIECE))
-    if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
-        raise _Broken
-    return event  # type: ignore[return-value]
-
-
 async def _break(stream: trio.abc.Stream, kind: str) -> None:
     if kind == "stall":
         await _wait_for_the_end(stream)
@@ -501,10 +427,47 @@ async def _break(stream: trio.abc.Stream, kind: str) -> None:
         lowest = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         assert isinstance(lowest, trio.SocketStream)
         lowest.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    raise _Broken
+    raise BrokenError
 
 
 async def _wait_for_the_end(stream: trio.abc.Stream) -> None:
     while await stream.receive_some(_PIECE):
         pass
-    raise _Broken
+    raise BrokenError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The process; prints its addresses as JSON in one line, then serves until it is ended."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fakes.registry", description=__doc__)
+    parser.add_argument("--to", metavar="HOST:PORT", help="a real registry; without it, an empty one")
+    parser.add_argument("--address", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--redirect-blobs", action="store_true", help="to URLs that expire, on another port")
+    parser.add_argument("--auth", choices=("basic", "bearer"))
+    parser.add_argument("--user", action="append", default=[], metavar="NAME:PASSWORD")
+    parser.add_argument("--token-seconds", type=float, default=300.0)
+    parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="see faults.py")
+    given = parser.parse_args(arguments)
+    fake = FakeRegistry(
+        auth=given.auth,
+        users=dict(user.split(":", 1) for user in given.user),
+        token_seconds=given.token_seconds,
+        redirect_blobs=given.redirect_blobs,
+        upstream=given.to,
+        port=given.port,
+        address=given.address,
+    )
+    fake.faults += [Fault.from_json(json.loads(fault)) for fault in given.fault]
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(fake.serve)
+            hosts = {"host": fake.host, "storage": fake.storage_host, "token": fake.token_host}
+            print(json.dumps(hosts), flush=True)
+
+    with suppress(KeyboardInterrupt):
+        trio.run(run)
+
+
+if __name__ == "__main__":
+    main()

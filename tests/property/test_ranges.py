@@ -24,7 +24,7 @@ def test_every_piece_lies_in_the_range_that_names_it(pieces: Pieces, gap: int, m
 
 
 @given(_PIECES, _GAP, _MAX)
-def test_a_range_is_larger_than_allowed_only_for_a_single_piece(pieces: Pieces, gap: int, maximum: int) -> None:
+def test_only_a_single_piece_makes_a_range_too_large(pieces: Pieces, gap: int, maximum: int) -> None:
     for r in merge(pieces, gap, maximum):
         assert r.size <= max(maximum, pieces[r.first][1])
 

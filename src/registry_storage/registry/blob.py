@@ -46,10 +46,7 @@ class Blob:
 
     async def fetch(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`. Raises as `stream`."""
-        data = bytearray()
-        async for piece in self.stream(offset, size):
-            data += piece
-        return bytes(data)
+        return b"".join([piece async for piece in self.stream(offset, size)])
 
     async def stream(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
         """Exactly `size` bytes at `offset`, in order, piece by piece.

@@ -24,7 +24,9 @@ from ..errors import (
     VerificationError,
 )
 from ..reference import Reference
+from .auth import Authorizer
 from .blob import Blob
+from .credentials import CredentialsSource
 from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
 from .redirects import REDIRECTS, host_of, redirected, same_origin
 from .retry import Budget, RetryableError, RetryPolicy, Timeouts, parse_retry_after
@@ -32,9 +34,8 @@ from .transport import PoolLimits, Reply, Transport
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
+_REFUSALS = frozenset({401, 403})
 _RANGELESS_SECONDS = 300.0
-_MAX_ERROR_BYTES = 8 << 10
-_ERROR_SECONDS = 1.0
 
 _TRANSPORT_ERRORS: tuple[tuple[type[httpx.HTTPError], type[RegistryError], str], ...] = (
     (httpx.ConnectTimeout, UnavailableError, "no connection in time"),
@@ -63,6 +64,7 @@ class RegistryClient:
         self,
         *,
         registries: Registries | None = None,
+        credentials: CredentialsSource | None = None,
         timeouts: Timeouts | None = None,
         retry_policy: RetryPolicy | None = None,
         pool: PoolLimits | None = None,
@@ -77,6 +79,9 @@ class RegistryClient:
         self._wall_clock = wall_clock
         self._states = HostStates()
         self._transport = Transport(self._timeouts, pool or PoolLimits())
+        self._authorizer = Authorizer(
+            credentials, self._transport, self._timeouts, translate=self.translate, refuse=self.refuse
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,24 +165,41 @@ class RegistryClient:
         """
         what = f"{endpoint.host}/{endpoint.repository}: {path}"
         try:
-            way = await self._way(endpoint, budget)
-            own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/{path}")
-            url = location or own
-            for _ in range(_MAX_REDIRECTS + 1):
-                state = self._states.of(host_of(url))
-                if must_serve_ranges and not state.serves_ranges:
-                    raise RangeNotServedError(f"{what}: {host_of(url)} does not serve ranges")
-                reply = await self._send(url, headers, way if same_origin(url, own) else None, budget)
-                state.link = state.link.with_round_trip(reply.first_byte_seconds)
-                if reply.status not in REDIRECTS:
-                    reply.redirected = url is not own
-                    return reply
-                await reply.finish()
-                url = redirected(url, reply.headers.get("location"), what)
+            with trio.CancelScope(deadline=budget.deadline):
+                return await self._follow(endpoint, path, headers, budget, location, must_serve_ranges, what)
+            raise httpx.ReadTimeout("no answer in time")
         except httpx.HTTPError as error:
             if isinstance(error, httpx.ConnectError):
                 self._states.of(endpoint.host).way = None
             raise self.translate(error, what) from error
+
+    async def _follow(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        headers: Mapping[str, str],
+        budget: Budget,
+        location: httpx.URL | None,
+        must_serve_ranges: bool,
+        what: str,
+    ) -> Reply:
+        way = await self._way(endpoint, budget)
+        own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/{path}")
+        url = location or own
+        for _ in range(_MAX_REDIRECTS + 1):
+            state = self._states.of(host_of(url))
+            if must_serve_ranges and not state.serves_ranges:
+                raise RangeNotServedError(f"{what}: {host_of(url)} does not serve ranges")
+            if same_origin(url, own):
+                reply = await self._send_authorized(url, headers, endpoint, way, budget)
+            else:
+                reply = await self._transport.send(url, headers, verified=True, deadline=budget.deadline)
+            state.link = state.link.with_round_trip(reply.first_byte_seconds)
+            if reply.status not in REDIRECTS:
+                reply.redirected = url is not own
+                return reply
+            await reply.finish()
+            url = redirected(url, reply.headers.get("location"), what)
         raise BadResponseError(f"{what}: wanted at most {_MAX_REDIRECTS} redirects, got more")
 
     def translate(self, error: httpx.HTTPError, what: str) -> RetryableError:
@@ -205,23 +227,34 @@ class RegistryClient:
     def _endpoint(self, reference: Reference) -> Endpoint:
         return self._registries.endpoints(reference)[0]
 
-    async def _send(
-        self, url: httpx.URL, headers: Mapping[str, str], way: Way | None, budget: Budget
+    async def _send_authorized(
+        self, url: httpx.URL, headers: Mapping[str, str], endpoint: Endpoint, way: Way, budget: Budget
     ) -> Reply:
-        verified = way is None or way.verified
-        return await self._transport.send(url, headers, verified=verified, deadline=budget.deadline)
+        """GET `url` of the endpoint itself, with what opens it; a refusal is answered once."""
+        header = await self._authorizer.header(endpoint, budget.deadline)
+        answered = False
+        while True:
+            authorized = headers if header is None else {**headers, "Authorization": header}
+            reply = await self._transport.send(
+                url, authorized, verified=way.verified, deadline=budget.deadline
+            )
+            if reply.status not in _REFUSALS or answered:
+                return reply
+            answered = True
+            await reply.finish()  # the token server may need its connection
+            if not await self._authorizer.answer(endpoint, reply, header, budget.deadline):
+                return reply
+            header = await self._authorizer.header(endpoint, budget.deadline)
 
     async def _way(self, endpoint: Endpoint, budget: Budget) -> Way:
         """How to reach `endpoint`; where several ways are allowed, the first that answers, from then on."""
         if len(endpoint.ways) == 1:
             return endpoint.ways[0]
         state = self._states.of(endpoint.host)
-        with trio.CancelScope(deadline=budget.deadline):
-            async with state.probing:
-                if state.way is None or state.way not in endpoint.ways:
-                    state.way = await self._probe(endpoint, budget)
-                return state.way
-        raise httpx.ReadTimeout("no answer in time")
+        async with state.probing:
+            if state.way is None or state.way not in endpoint.ways:
+                state.way = await self._probe(endpoint, budget)
+            return state.way
 
     async def _probe(self, endpoint: Endpoint, budget: Budget) -> Way:
         errors: list[httpx.HTTPError] = []
@@ -290,16 +323,10 @@ def _media_type(content_type: str, data: bytes) -> str:
 
 async def _error_codes(reply: Reply) -> str:
     """For messages: the codes of the error document (distribution specification, "Error Codes")."""
-    data = bytearray()
-    try:
-        while len(data) <= _MAX_ERROR_BYTES and (
-            piece := await reply.read(trio.current_time() + _ERROR_SECONDS)
-        ):
-            data += piece
-        errors = json.loads(data)["errors"]
-        codes = [error["code"] for error in errors]
-        text = ", ".join(code for code in codes[:4] if re.fullmatch(r"[A-Z_]{1,40}", code, re.ASCII))
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, RecursionError):
-        text = ""
     await reply.finish()
+    try:
+        codes = [error["code"] for error in json.loads(reply.drained)["errors"]]
+        text = ", ".join(code for code in codes[:4] if re.fullmatch(r"[A-Z_]{1,40}", code, re.ASCII))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        text = ""
     return f" ({text})" if text else ""

@@ -42,7 +42,7 @@ class RetryPolicy:
     retry_after_cap_seconds: float = 30.0
     """A registry that asks for a longer wait gets this one."""
     progress_bytes: int = 64 << 10
-    """So many bytes received since the last failure make the count of failures start again."""
+    """Every so many bytes received, the count of failures and the time for the operation start again."""
 
 
 class RetryableError(Exception):
@@ -84,9 +84,11 @@ class Budget:
         return min(self._idle_until, self._until)
 
     def progressed(self, size: int) -> None:
-        """`size` bytes arrived."""
-        self._idle_until = trio.current_time() + self._timeouts.operation_seconds
+        """`size` bytes arrived. A few buy no more time: a registry that stalls could go on for long."""
         self._received_bytes += size
+        if self._received_bytes >= self._policy.progress_bytes:
+            self._received_bytes = self._failures = 0
+            self._idle_until = trio.current_time() + self._timeouts.operation_seconds
 
     def held(self, seconds: float) -> None:
         """The consumer took so long to take what had arrived: not the registry's fault."""
@@ -95,9 +97,6 @@ class Budget:
 
     async def pause(self, failure: RetryableError) -> None:
         """Wait before the next attempt; raises the failure's error when there is to be none."""
-        if self._received_bytes >= self._policy.progress_bytes:
-            self._failures = 0
-        self._received_bytes = 0
         self._failures += 1
         policy = self._policy
         delay = self._random() * min(policy.cap_seconds, policy.base_seconds * 2.0 ** (self._failures - 1))

@@ -48,6 +48,8 @@ class Reply:
         """Whether `url` is another than was asked for first."""
         self.first_byte_seconds = first_byte_seconds
         """From the sent request to the headers; without waiting for a connection."""
+        self.drained = b""
+        """What `finish` found, at least the first 64 KiB of it."""
         self._response = response
         self._stall_seconds = stall_seconds
         self._body: AsyncIterator[bytes] | None = None
@@ -74,11 +76,14 @@ class Reply:
 
     async def finish(self) -> None:
         """Take the little that may be left of the body, so that the connection serves again, and close."""
-        with trio.move_on_after(_DRAIN_SECONDS), contextlib.suppress(httpx.HTTPError):
-            size = 0
-            while size <= _DRAIN_BYTES and (piece := await self.read(float("inf"))):
-                size += len(piece)
-        await self.close()
+        drained = bytearray()
+        try:
+            with trio.move_on_after(_DRAIN_SECONDS), contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                while len(drained) <= _DRAIN_BYTES and (piece := await self.read(float("inf"))):
+                    drained += piece
+        finally:
+            self.drained = self.drained or bytes(drained)
+            await self.close()
 
     async def close(self) -> None:
         """Close; a connection in the middle of a body is cut off."""
