@@ -7,6 +7,7 @@ DIRECTIVES = {"language_level": 3, "embedsignature": True, "freethreading_compat
 
 KERNELS = {
     "chunk_digest": ["crypto"],
+    "fuse_lane": [],
     "frames": ["deflate", "z", "zstd"],
     "toc_builder": [],
     "toc_index": [],
