@@ -3,8 +3,8 @@
     python -m benchmarks.decode [--megabytes N]
 
 Prints MB/s of uncompressed data per core, by CPU time on one thread, and on two threads by the clock, for
-chunks of 4 KiB, 64 KiB and 4 MiB as the formats hold them: eStargz members with the padding and the tar header
-that follow a payload; zstd frames that are the chunk and do not tell its size, as podman's tools write them.
+chunks of 4 KiB, 64 KiB and 4 MiB as the formats hold them: eStargz members with the padding and the tar
+header that follow a payload; zstd frames that are the chunk and do not tell its size, as podman writes them.
 """
 
 import argparse

@@ -159,10 +159,10 @@ class FooterLayout:
             at += field.size
         return count
 
-    def read(self, tail: bytes) -> dict[str, bytes]:
+    def read(self, tail: bytes, blob_size: int) -> dict[str, bytes]:
         """The varying fields by name. Raises FormatError for the first fixed field that differs."""
-        if len(tail) < self.size:
-            raise FormatError(f"{self.name}: wanted {self.size} bytes, got {len(tail)}")
+        if min(len(tail), blob_size) < self.size:
+            raise FormatError(f"{self.name}: wanted {self.size} bytes, got {min(len(tail), blob_size)}")
         values, at = {}, len(tail) - self.size
         for field in self.fields:
             got = bytes(tail[at : at + field.size])

@@ -83,7 +83,7 @@ class EStargz:
     def parse_footer(self, tail: bytes, blob_size: int) -> TocLocation | ExternalToc:
         """51 bytes; legacy stargz: 47; external TOC: 46."""
         layout = nearest_layout(_LAYOUTS, tail)
-        values = layout.read(tail)
+        values = layout.read(tail, blob_size)
         toc_end = blob_size - layout.size
         if layout is _EXTERNAL_FOOTER:
             return ExternalToc(toc_end)

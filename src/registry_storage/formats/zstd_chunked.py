@@ -79,7 +79,7 @@ class ZstdChunked:
     def parse_footer(self, tail: bytes, blob_size: int) -> TocLocation | ExternalToc:
         """The frames TOC, tar-split (where there is one) and footer lie one behind the other."""
         layout = nearest_layout(self.layouts, tail)
-        values = layout.read(tail)
+        values = layout.read(tail, blob_size)
         end = blob_size - layout.size
         tar_split = None
         if "tar-split position" in values:
