@@ -1,0 +1,332 @@
+"""The client of registries (OCI distribution specification), where HTTP becomes the package's own errors."""
+
+import json
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import NoReturn, Self
+
+import httpx
+import trio
+
+from ..descriptor import INDEXES, MANIFESTS, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST, Descriptor
+from ..digest import Digest
+from ..errors import (
+    BadResponseError,
+    NotFoundError,
+    RangeNotServedError,
+    RegistryError,
+    UnauthorizedError,
+    UnavailableError,
+    VerificationError,
+)
+from ..reference import Reference
+from .auth import Authorizer
+from .blob import Blob
+from .credentials import CredentialsSource
+from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
+from .redirects import REDIRECTS, host_of, redirected, same_origin
+from .retry import Budget, RetryableError, RetryPolicy, Timeouts, parse_retry_after
+from .transport import PoolLimits, Reply, Transport
+
+_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
+_MAX_REDIRECTS = 5
+_REFUSALS = frozenset({401, 403})
+_RANGELESS_SECONDS = 300.0
+
+_TRANSPORT_ERRORS: tuple[tuple[type[httpx.HTTPError], type[RegistryError], str], ...] = (
+    (httpx.ConnectTimeout, UnavailableError, "no connection in time"),
+    (httpx.ConnectError, UnavailableError, "no connection"),
+    (httpx.TimeoutException, UnavailableError, "no answer in time"),
+    (httpx.NetworkError, UnavailableError, "the connection broke"),
+    (httpx.RemoteProtocolError, BadResponseError, "not HTTP as it should be"),
+    (httpx.HTTPError, UnavailableError, "failed"),
+)
+_STATUS_ERRORS: Mapping[int, type[RegistryError]] = {
+    401: UnauthorizedError,
+    403: UnauthorizedError,
+    404: NotFoundError,
+    410: NotFoundError,
+}
+_RETRIED_CLIENT_ERRORS = frozenset({408, 425, 429})
+
+
+class RegistryClient:
+    """Fetches from registries; an async context manager, to be used inside one trio run.
+
+    Any number of tasks may use it at the same time.
+    """
+
+    def __init__(
+        self,
+        *,
+        registries: Registries | None = None,
+        credentials: CredentialsSource | None = None,
+        timeouts: Timeouts | None = None,
+        retry_policy: RetryPolicy | None = None,
+        pool: PoolLimits | None = None,
+        random_source: Callable[[], float] = random.random,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`random_source` yields numbers in [0, 1), `wall_clock` seconds since 1970."""
+        self._registries = registries or Registries()
+        self._timeouts = timeouts or Timeouts()
+        self._retry_policy = retry_policy or RetryPolicy()
+        self._random = random_source
+        self._wall_clock = wall_clock
+        self._states = HostStates()
+        self._transport = Transport(self._timeouts, pool or PoolLimits())
+        self._authorizer = Authorizer(
+            credentials, self._transport, self._timeouts, translate=self.translate, refuse=self.refuse
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._transport.aclose()
+
+    async def fetch_manifest(self, reference: Reference) -> tuple[Digest, str, bytes]:
+        """(digest of the bytes, media type, bytes) of a manifest or index, at most MAX_MANIFEST_BYTES.
+
+        Raises RegistryError, and VerificationError when `reference` has a digest which the bytes do not have.
+        """
+        endpoint = self._endpoint(reference)
+        what = f"{endpoint.host}/{endpoint.repository}: manifest {reference.version}"
+        budget = self.budget(0)
+        while True:
+            try:
+                async with self._opened(endpoint, f"manifests/{reference.version}", budget, what) as reply:
+                    data = await self._read(reply, budget, MAX_MANIFEST_BYTES, what)
+                    break
+            except RetryableError as failure:
+                await budget.pause(failure)
+        digest = Digest.of(data)
+        if reference.digest is not None and digest != reference.digest:
+            raise VerificationError(what, wanted=str(reference.digest), got=str(digest))
+        return digest, _media_type(reply.headers.get("content-type", ""), data), data
+
+    async def fetch_document(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
+        """A small blob, such as an image config, of at most `limit` bytes.
+
+        Raises RegistryError, and VerificationError when its digest is not the descriptor's.
+        """
+        what = f"{reference.name}: blob {descriptor.digest}"
+        if descriptor.size > limit:
+            raise BadResponseError(f"{what}: wanted at most {limit} bytes, got {descriptor.size}")
+        data = await self.open_blob(reference, descriptor).fetch(0, descriptor.size)
+        if (digest := Digest.of(data)) != descriptor.digest:
+            raise VerificationError(what, wanted=str(descriptor.digest), got=str(digest))
+        return data
+
+    def open_blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+        """The blob that `descriptor` points at, in the repository of `reference`. Nothing is fetched yet."""
+        return Blob(self, self._endpoint(reference), descriptor)
+
+    # What follows is for blob.py.
+
+    def budget(self, size: int) -> Budget:
+        """For an operation that transfers `size` bytes, from now on."""
+        return Budget(self._timeouts, self._retry_policy, size=size, random_source=self._random)
+
+    def link(self, location: httpx.URL | None, endpoint: Endpoint) -> LinkEstimate:
+        """The estimate for the host of `location`, else of `endpoint`."""
+        return self._states.of(endpoint.host if location is None else host_of(location)).link
+
+    def measured_body(self, reply: Reply, size: int, seconds: float) -> None:
+        """`size` bytes of `reply` arrived in `seconds`."""
+        state = self._states.of(reply.host)
+        state.link = state.link.with_body(size, seconds)
+
+    def remember_ranges(self, reply: Reply, *, served: bool) -> None:
+        """The host of `reply` serves ranges, or ignores them."""
+        until = float("-inf") if served else trio.current_time() + _RANGELESS_SECONDS
+        self._states.of(reply.host).rangeless_until = until
+
+    async def open(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        headers: Mapping[str, str],
+        budget: Budget,
+        *,
+        location: httpx.URL | None = None,
+        must_serve_ranges: bool = False,
+    ) -> Reply:
+        """One attempt to GET `path` of the endpoint's repository, through redirects and challenges.
+
+        `location`: where to begin instead, an earlier reply's URL. `must_serve_ranges`: ask no host that is
+        known not to. The reply has any status. Raises RetryableError and RegistryError.
+        """
+        what = f"{endpoint.host}/{endpoint.repository}: {path}"
+        try:
+            with trio.CancelScope(deadline=budget.deadline):
+                return await self._follow(endpoint, path, headers, budget, location, must_serve_ranges, what)
+            raise httpx.ReadTimeout("no answer in time")
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.ConnectError):
+                self._states.of(endpoint.host).way = None
+            raise self.translate(error, what) from error
+
+    async def _follow(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        headers: Mapping[str, str],
+        budget: Budget,
+        location: httpx.URL | None,
+        must_serve_ranges: bool,
+        what: str,
+    ) -> Reply:
+        way = await self._way(endpoint, budget)
+        own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/{path}")
+        url = location or own
+        for _ in range(_MAX_REDIRECTS + 1):
+            state = self._states.of(host_of(url))
+            if must_serve_ranges and not state.serves_ranges:
+                raise RangeNotServedError(f"{what}: {host_of(url)} does not serve ranges")
+            if same_origin(url, own):
+                reply = await self._send_authorized(url, headers, endpoint, way, budget)
+            else:
+                reply = await self._transport.send(url, headers, verified=True, deadline=budget.deadline)
+            state.link = state.link.with_round_trip(reply.first_byte_seconds)
+            if reply.status not in REDIRECTS:
+                reply.redirected = url is not own
+                return reply
+            await reply.finish()
+            url = redirected(url, reply.headers.get("location"), what)
+        raise BadResponseError(f"{what}: wanted at most {_MAX_REDIRECTS} redirects, got more")
+
+    def translate(self, error: httpx.HTTPError, what: str) -> RetryableError:
+        """What a broken exchange means; another attempt may help."""
+        translated, words = next(
+            (translated, words) for kind, translated, words in _TRANSPORT_ERRORS if isinstance(error, kind)
+        )
+        text = str(error)
+        if translated is BadResponseError and ("disconnected" in text or "closed connection" in text):
+            translated, words = UnavailableError, "the connection broke"
+        failure = RetryableError(translated(f"{what}: {words}: {text or type(error).__name__}"))
+        failure.__cause__ = error
+        return failure
+
+    async def refuse(self, reply: Reply, what: str) -> NoReturn:
+        """Raise what a reply's status means, as RetryableError where another attempt may help."""
+        status = reply.status
+        codes = await _error_codes(reply)
+        message = f"{what}: wanted HTTP 200 or 206, got {status}{codes}"
+        if status >= 500 or status in _RETRIED_CLIENT_ERRORS:
+            wait = parse_retry_after(reply.headers.get("retry-after"), self._wall_clock)
+            raise RetryableError(UnavailableError(message), wait)
+        raise _STATUS_ERRORS.get(status, BadResponseError)(message)
+
+    def _endpoint(self, reference: Reference) -> Endpoint:
+        return self._registries.endpoints(reference)[0]
+
+    async def _send_authorized(
+        self, url: httpx.URL, headers: Mapping[str, str], endpoint: Endpoint, way: Way, budget: Budget
+    ) -> Reply:
+        """GET `url` of the endpoint itself, with what opens it; a refusal is answered once."""
+        header = await self._authorizer.header(endpoint, budget.deadline)
+        answered = False
+        while True:
+            authorized = headers if header is None else {**headers, "Authorization": header}
+            reply = await self._transport.send(
+                url, authorized, verified=way.verified, deadline=budget.deadline
+            )
+            if reply.status not in _REFUSALS or answered:
+                return reply
+            answered = True
+            await reply.finish()  # the token server may need its connection
+            if not await self._authorizer.answer(endpoint, reply, header, budget.deadline):
+                return reply
+            header = await self._authorizer.header(endpoint, budget.deadline)
+
+    async def _way(self, endpoint: Endpoint, budget: Budget) -> Way:
+        """How to reach `endpoint`; where several ways are allowed, the first that answers, from then on."""
+        if len(endpoint.ways) == 1:
+            return endpoint.ways[0]
+        state = self._states.of(endpoint.host)
+        async with state.probing:
+            if state.way is None or state.way not in endpoint.ways:
+                state.way = await self._probe(endpoint, budget)
+            return state.way
+
+    async def _probe(self, endpoint: Endpoint, budget: Budget) -> Way:
+        errors: list[httpx.HTTPError] = []
+        for way in endpoint.ways:
+            url = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/")
+            try:
+                reply = await self._transport.send(url, {}, verified=way.verified, deadline=budget.deadline)
+            except httpx.HTTPError as error:
+                errors.append(error)
+                continue
+            await reply.finish()
+            # A server of HTTPS answers a plain request with 400.
+            if way.scheme == "https" or reply.status != httpx.codes.BAD_REQUEST or way == endpoint.ways[-1]:
+                return way
+        raise next((error for error in errors if not isinstance(error, httpx.ConnectError)), errors[0])
+
+    @asynccontextmanager
+    async def _opened(
+        self, endpoint: Endpoint, path: str, budget: Budget, what: str
+    ) -> AsyncIterator[Reply]:
+        reply = await self.open(endpoint, path, {"Accept": _ACCEPT}, budget)
+        try:
+            if reply.status != httpx.codes.OK:
+                await self.refuse(reply, what)
+            yield reply
+            await reply.finish()
+        except httpx.HTTPError as error:
+            raise self.translate(error, what) from error
+        finally:
+            await reply.close()
+
+    async def _read(self, reply: Reply, budget: Budget, limit: int, what: str) -> bytes:
+        encoding = reply.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise BadResponseError(f"{what}: Content-Encoding: wanted identity, got {encoding[:100]!r}")
+        length = reply.headers.get("content-length", "0")
+        data = bytearray()
+        while int(length) <= limit and len(data) <= limit:
+            piece = await reply.read(budget.deadline)
+            if not piece:
+                return bytes(data)
+            data += piece
+        raise BadResponseError(f"{what}: wanted at most {limit} bytes, got more")
+
+
+def _media_type(content_type: str, data: bytes) -> str:
+    """The media type of a manifest: its own word, which its digest covers, before the header's."""
+    header = content_type.partition(";")[0].strip().lower()
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return header
+    if not isinstance(document, dict):
+        return header
+    own = document.get("mediaType")
+    if isinstance(own, str) and own in MANIFESTS | INDEXES:
+        return own
+    if header in MANIFESTS | INDEXES:
+        return header
+    if isinstance(own, str) and own:
+        return own
+    if "manifests" in document:  # OCI documents need not name their type
+        return OCI_INDEX
+    return OCI_MANIFEST if "layers" in document else header
+
+
+async def _error_codes(reply: Reply) -> str:
+    """For messages: the codes of the error document (distribution specification, "Error Codes")."""
+    await reply.finish()
+    try:
+        codes = [error["code"] for error in json.loads(reply.drained)["errors"]]
+        text = ", ".join(code for code in codes[:4] if re.fullmatch(r"[A-Z_]{1,40}", code, re.ASCII))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        text = ""
+    return f" ({text})" if text else ""

@@ -1,0 +1,184 @@
+"""One HTTP request on a pooled connection: no redirect, cookie, .netrc or retry happens here."""
+
+import contextlib
+import logging
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import certifi
+import httpx
+import trio
+
+from .hosts import is_loopback
+from .redirects import host_of
+from .retry import Timeouts
+
+for _name in ("httpx", "httpcore"):
+    # They log whole URLs and headers, which hold signatures and tokens.
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+_DRAIN_BYTES = 64 << 10
+_DRAIN_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Connections that are kept."""
+
+    connections: int = 32
+    """At most, to all hosts together; further requests wait."""
+    idle_connections: int = 16
+    idle_seconds: float = 30.0
+
+
+class Reply:
+    """The headers of a reply, and its body as it arrives; must be closed, and may be repeatedly."""
+
+    def __init__(
+        self, response: httpx.Response, url: httpx.URL, first_byte_seconds: float, stall_seconds: float
+    ) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.url = url
+        self.redirected = False
+        """Whether `url` is another than was asked for first."""
+        self.first_byte_seconds = first_byte_seconds
+        """From the sent request to the headers; without waiting for a connection."""
+        self.drained = b""
+        """What `finish` found, at least the first 64 KiB of it."""
+        self._response = response
+        self._stall_seconds = stall_seconds
+        self._body: AsyncIterator[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        """Name and port, for messages and for what is remembered of a host."""
+        return host_of(self.url)
+
+    async def read(self, deadline: float) -> bytes:
+        """The next piece of the body, undecoded; empty at its end.
+
+        Raises httpx.HTTPError when the connection breaks, nothing comes for too long, or `deadline` (on
+        trio's clock) passes.
+        """
+        if self._body is None:
+            self._body = self._response.aiter_raw()
+        with trio.CancelScope(deadline=min(deadline, trio.current_time() + self._stall_seconds)) as scope:
+            while (piece := await anext(self._body, None)) == b"":
+                pass
+        if scope.cancelled_caught:
+            raise httpx.ReadTimeout("the body stalled")
+        return piece or b""
+
+    async def finish(self) -> None:
+        """Take the little that may be left of the body, so that the connection serves again, and close."""
+        drained = bytearray()
+        try:
+            with trio.move_on_after(_DRAIN_SECONDS), contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                while len(drained) <= _DRAIN_BYTES and (piece := await self.read(float("inf"))):
+                    drained += piece
+        finally:
+            self.drained = self.drained or bytes(drained)
+            await self.close()
+
+    async def close(self) -> None:
+        """Close; a connection in the middle of a body is cut off."""
+        with trio.CancelScope(shield=True):
+            await self._response.aclose()
+            if self._body is not None:
+                # httpx nests generators and closes only the outermost; reading on from the closed
+                # connection unwinds them all, where otherwise the garbage collector would have to.
+                with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                    while await anext(self._body, None) is not None:
+                        pass
+
+
+class Transport:
+    """Sends requests; holds the connections."""
+
+    def __init__(self, timeouts: Timeouts, pool: PoolLimits) -> None:
+        self._timeouts = timeouts
+        self._limits = httpx.Limits(
+            max_connections=pool.connections,
+            max_keepalive_connections=pool.idle_connections,
+            keepalive_expiry=pool.idle_seconds,
+        )
+        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        while self._clients:
+            _, client = self._clients.popitem()
+            await client.aclose()
+
+    async def send(
+        self,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        *,
+        verified: bool,
+        deadline: float,
+        form: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """GET `url`, or POST `form` to it, and wait for the reply's headers.
+
+        `verified`: whether a certificate must be valid. `deadline` is on trio's clock.
+        Raises httpx.HTTPError.
+        """
+        client = self._client(url, verified)
+        request = client.build_request(
+            "GET" if form is None else "POST",
+            url,
+            headers={"Accept-Encoding": "identity", "User-Agent": "registry-storage", **headers},
+            data=form,
+            timeout=httpx.Timeout(None, connect=self._timeouts.connect_seconds),
+        )
+        sent = received = trio.current_time()
+        with trio.CancelScope(deadline=deadline) as scope:
+
+            async def trace(event: str, _: Mapping[str, Any]) -> None:
+                # The time to the first byte must count neither the connecting nor the wait for a connection.
+                nonlocal sent, received
+                if event == "http11.send_request_body.complete":
+                    sent = trio.current_time()
+                    scope.deadline = min(deadline, sent + self._timeouts.first_byte_seconds)
+                elif event == "http11.receive_response_headers.complete":
+                    received = trio.current_time()
+
+            request.extensions["trace"] = trace
+            response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+        if scope.cancelled_caught:
+            raise httpx.ReadTimeout("no answer in time")
+        return Reply(response, url, received - sent, self._timeouts.stall_seconds)
+
+    def _client(self, url: httpx.URL, verified: bool) -> httpx.AsyncClient:
+        verified = verified and url.scheme == "https"
+        # As with Go's clients, HTTP_PROXY never applies to this machine itself.
+        proxied = not is_loopback(url.host if ":" not in url.host else f"[{url.host}]")
+        client = self._clients.get((verified, proxied))
+        if client is None:
+            client = self._clients[verified, proxied] = httpx.AsyncClient(
+                verify=_ssl_context(verified),
+                limits=self._limits,
+                trust_env=proxied,
+                follow_redirects=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            )
+        return client
+
+
+def _ssl_context(verified: bool) -> ssl.SSLContext:
+    if not verified:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    context = ssl.create_default_context()  # the machine's authorities, SSL_CERT_FILE and SSL_CERT_DIR
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None and not (paths.capath and os.listdir(paths.capath)):
+        context.load_verify_locations(certifi.where())
+    return context
