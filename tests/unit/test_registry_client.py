@@ -255,8 +255,8 @@ def certificate(tmp_path: Path) -> Path:
         pytest.skip("needs openssl")
     path = tmp_path / "server.pem"
     command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-        " -addext subjectAltName=IP:127.0.0.1 -keyout server.pem -out cert.pem"
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=127.0.0.1"
+        " -days 2 -addext subjectAltName=IP:127.0.0.1 -keyout server.pem -out cert.pem"
     )
     subprocess.run(
         command.split(),
