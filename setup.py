@@ -7,8 +7,10 @@ DIRECTIVES = {"language_level": 3, "embedsignature": True, "freethreading_compat
 
 KERNELS = {
     "chunk_digest": ["crypto"],
+    "fuse_lane": [],
     "frames": ["deflate", "z", "zstd"],
-    "toc_index": ["crypto"],
+    "toc_builder": [],
+    "toc_index": [],
 }
 
 setup(

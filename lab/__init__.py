@@ -1,0 +1,1 @@
+"""The real parts around the daemon: registries, podmans, images and other people's converters."""

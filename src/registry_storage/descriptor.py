@@ -52,6 +52,8 @@ class Descriptor:
     """Bytes of what it points at."""
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    """Where the blob may also be had; foreign layers are nowhere else."""
 
     @classmethod
     def from_json(cls, value: object, what: str) -> "Descriptor":
@@ -76,6 +78,7 @@ class Descriptor:
             size=size,
             annotations=annotations,
             platform=None if platform is None else _platform(platform, f"{what}: platform"),
+            urls=tuple(_string(url, f"{what}: url") for url in _list(document.get("urls") or [], what)),
         )
 
 

@@ -16,7 +16,8 @@ RegistryStorageError
 │   ├── BadResponseError         a reply that breaks the protocol: wrong range, wrong length, garbage
 │   └── UnavailableError         the host did not answer in time, as often as we tried
 ├── CacheError                   the root directory: foreign, broken or in use
-└── MountError                   the mount point or /dev/fuse
+├── MountError                   the mount point or /dev/fuse
+└── NoSuchNodeError              a name or a node that the store does not have
 
 Messages say what, which, wanted and got. They never hold credentials or the query of a URL.
 """
@@ -67,6 +68,7 @@ class VerificationError(RegistryStorageError):
 
     def __init__(self, what: str, *, wanted: str, got: str) -> None:
         super().__init__(f"{what}: wanted {wanted}, got {got}")
+        self.what = what
         self.wanted = wanted
         self.got = got
 
@@ -101,3 +103,7 @@ class CacheError(RegistryStorageError):
 
 class MountError(RegistryStorageError):
     """The mount point or /dev/fuse cannot be used."""
+
+
+class NoSuchNodeError(RegistryStorageError):
+    """A name or a node that the store does not have."""

@@ -1,0 +1,1 @@
+"""Layer formats: pure, bytes in and values out."""

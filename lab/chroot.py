@@ -1,0 +1,142 @@
+"""A Debian 13 beside the machine's own Debian, for podman 5.4 and skopeo 1.18.
+
+Its programs run in a mount and a process namespace of their own whose root is the Debian 13 tree. The
+namespace lives as long as one holder process; when that ends, its mounts and processes are gone with it, so
+an aborted run leaves nothing behind but one bind mount, which the next run replaces. That bind mount,
+`stores` in the tree, is the window between both: what the machine mounts below it appears inside.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lab import mirror, places, processes
+
+PACKAGES = ["ca-certificates", "netavark", "podman", "runc", "skopeo"]
+RECIPE = "trixie minbase + " + " ".join(PACKAGES)
+
+# Runs as process 1 of the new namespaces. /run is fresh, so that no state of an earlier life is believed.
+_HOLD = """\
+set -e
+mount --make-rslave /
+mount --rbind "$1" "$1"
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/run"
+mount --rbind /sys "$1/sys"
+mount --rbind /dev "$1/dev"
+cd "$1"
+pivot_root . old-root
+umount -l /old-root
+echo ready
+exec sleep infinity
+"""
+
+
+def root_directory() -> Path:
+    """The tree of the Debian 13."""
+    return places.lab_directory() / "debian13"
+
+
+def make() -> None:
+    """Makes the tree anew."""
+    root = root_directory()
+    clean()
+    mirror.bootstrap("trixie", root)
+    mirror.install_into(root, PACKAGES, update=True)
+    for directory in ("old-root", "stores", "work"):
+        (root / directory).mkdir(exist_ok=True)
+
+
+def clean() -> None:
+    """Takes down what an aborted run left mounted in the tree."""
+    for mounted in places.mounts_below(root_directory()):
+        processes.run(["umount", "-l", mounted], allow_failure=True)
+
+
+class Debian13:
+    """The running second Debian; `command` turns a command into one that runs there."""
+
+    def __init__(self, holder: int) -> None:
+        self.root = root_directory()
+        self.holder = holder
+        self.stores = self.root / "stores"
+        """The machine's path of the window; inside it is /stores."""
+        self.work = self.root / "work"
+        """The machine's path of a directory for scratch; inside it is /work."""
+
+    def inside(self, path: Path) -> Path:
+        """The path inside of a path of the machine's that lies in the tree."""
+        return Path("/") / path.relative_to(self.root)
+
+    def command(self, words: Sequence[str | os.PathLike[str]]) -> list[str]:
+        """The words that run `words` inside."""
+        return [*self.prefix, *(os.fspath(word) for word in words)]
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        return ("nsenter", "--target", str(self.holder), "--mount", "--pid", "--root", "--wd", "--")
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Debian13]:
+    """Starts the second Debian, which must have been made; only one process at a time has it."""
+    root = root_directory()
+    with places.locked(places.lab_directory() / "debian13.lock"):
+        clean()
+        if (work := root / "work").exists():
+            places.remove_tree(work)
+        work.mkdir()
+        stores = root / "stores"
+        processes.run(["mount", "--bind", stores, stores])
+        holder: subprocess.Popen[str] | None = None
+        try:
+            # Private parent, shared window: mounts below `stores` reach the namespace, none comes back.
+            processes.run(["mount", "--make-private", stores])
+            processes.run(["mount", "--make-shared", stores])
+            holder = subprocess.Popen(
+                [
+                    *("setpriv", "--pdeathsig", "KILL", "--"),
+                    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "slave"),
+                    *("sh", "-c", _HOLD, "hold", os.fspath(root)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            assert holder.stdout is not None
+            said = holder.stdout.readline()
+            if said != "ready\n":
+                raise processes.ProgramError(f"Debian 13 does not start: {said}{holder.stdout.read()}")
+            yield Debian13(_only_child(holder.pid))
+        finally:
+            if holder is not None:
+                with contextlib.suppress(processes.ProgramError):
+                    os.kill(_only_child(holder.pid), signal.SIGKILL)
+                holder.kill()
+                holder.wait()
+                if holder.stdout is not None:
+                    holder.stdout.close()
+            _unmount_window()
+
+
+def _only_child(pid: int) -> int:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    if len(children) != 1:
+        raise processes.ProgramError(f"process {pid} has {len(children)} children, expected one")
+    return int(children[0])
+
+
+def _unmount_window() -> None:
+    # The namespace goes away asynchronously; its mounts may keep the window busy for a moment.
+    deadline = time.monotonic() + 5
+    while places.mounts_below(root_directory()) and time.monotonic() < deadline:
+        for mounted in places.mounts_below(root_directory()):
+            processes.run(["umount", mounted], allow_failure=True)
+        time.sleep(0.02)
+    clean()

@@ -1,0 +1,132 @@
+"""The daemon under test: started, waited for until its mount is there, stopped by its own id."""
+
+import base64
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab import places, processes
+
+MOUNT_TIMEOUT_SECONDS = 30.0
+
+
+class Daemon:
+    """`registry-storage` on a root directory and a mount point; may be started and stopped repeatedly.
+
+    Parameters
+    ----------
+    root
+        Its state; survives a stop.
+    mountpoint
+        Made when missing.
+    registry_host
+        A loopback registry, written as insecure into the private registries.conf that the daemon reads.
+    options
+        Further words of its command line.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        mountpoint: Path,
+        registry_host: str,
+        *,
+        log: Path,
+        options: tuple[str, ...] = (),
+    ) -> None:
+        self.root = root
+        self.mountpoint = mountpoint
+        self.log = log
+        self.options = options
+        self._process: processes.Background | None = None
+        self._registries_conf = log.with_name(log.name + ".registries.conf")
+        self._registries_conf.parent.mkdir(parents=True, exist_ok=True)
+        self._registries_conf.write_text(f'[[registry]]\nlocation = "{registry_host}"\ninsecure = true\n')
+
+    def start(self) -> None:
+        """Starts it and waits for the mount; raises ProgramError with the end of its log."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.mountpoint.mkdir(parents=True, exist_ok=True)
+        command: list[str | os.PathLike[str]] = [
+            *(sys.executable, "-m", "registry_storage.cli", "--root", self.root, "--log-level", "debug"),
+            *self.options,
+            self.mountpoint,
+        ]
+        self._process = processes.Background(
+            command,
+            log=self.log,
+            environment={
+                "CONTAINERS_REGISTRIES_CONF": os.fspath(self._registries_conf),
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )
+        self._process.wait_until(
+            lambda: os.path.ismount(self.mountpoint), what="mounted", timeout_seconds=MOUNT_TIMEOUT_SECONDS
+        )
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status. The mount is gone afterwards, by force if the daemon left it."""
+        status = 0
+        if self._process is not None:
+            status = self._process.stop()
+            self._process = None
+        self._unmount()
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash: the mount stays, dead."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.is_running()
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise processes.ProgramError("the daemon is not running")
+        # setpriv replaces itself by the daemon: its id is the daemon's.
+        return self._process.pid
+
+    def _unmount(self) -> None:
+        for mounted in places.mounts_below(self.mountpoint):
+            print(f"{mounted} was left mounted", file=sys.stderr)
+            processes.run(["umount", "-l", mounted], allow_failure=True)
+
+    def layer_directory(self, reference: str, digest: str) -> Path:
+        """The store's directory of a layer, by layer digest or TOC digest."""
+        return self.mountpoint / base64.b64encode(reference.encode()).decode() / digest
+
+    def uses(self) -> list[tuple[str, str, int]]:
+        """(reference, layer digest, count) of every layer whose reference count is not zero."""
+        address = f"file:{self.root / 'state.db'}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=10)) as database:
+            return database.execute(
+                "SELECT reference, layer_digest, uses FROM links WHERE uses > 0 ORDER BY number"
+            ).fetchall()
+
+    def log_tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.is_file() else ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,110 @@
+"""A real registry (distribution's `docker-registry`) on a free loopback port, with storage of its own."""
+
+import contextlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lab import processes
+
+_CONFIG = """\
+version: 0.1
+log:
+  level: warn
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: {storage}
+  delete:
+    enabled: true
+  maintenance:
+    uploadpurging:
+      enabled: false
+    readonly:
+      enabled: {readonly}
+http:
+  addr: 127.0.0.1:{port}
+"""
+
+_MANIFESTS = ", ".join(
+    [
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ]
+)
+
+
+class Registry:
+    """Runs between `with` and its end. `storage` survives it; `scratch` holds config and log."""
+
+    def __init__(
+        self, storage: Path, scratch: Path, *, readonly: bool = False, port: int | None = None
+    ) -> None:
+        self.storage = storage
+        self.scratch = scratch
+        self.readonly = readonly
+        self.port = port or processes.free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self._process: processes.Background | None = None
+
+    def start(self) -> None:
+        """Starts it at its port; returns when it accepts connections."""
+        self.storage.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        config = self.scratch / "registry.yml"
+        config.write_text(
+            _CONFIG.format(storage=self.storage, port=self.port, readonly=str(self.readonly).lower())
+        )
+        self._process = processes.Background(
+            ["docker-registry", "serve", config],
+            log=self.scratch / "registry.log",
+            environment={"OTEL_TRACES_EXPORTER": "none"},
+        )
+        self._process.wait_until(lambda: processes.answers(self.port), what="accepting connections")
+
+    def stop(self) -> None:
+        """Ends it; connections are refused from then on."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """The manifest of `repository:tag`."""
+        return manifest_at(self.host, name)
+
+
+def manifest_at(host: str, name: str) -> dict[str, Any]:
+    """The manifest of `repository:tag` in the plain-HTTP registry at `host`; an index is not followed."""
+    repository, _, tag = name.rpartition(":")
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/manifests/{tag}", headers={"Accept": _MANIFESTS}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        document: dict[str, Any] = json.load(response)
+    return document
+
+
+def compressed_size(manifest: dict[str, Any]) -> int:
+    """Bytes of all layers as they are in the registry."""
+    return sum(layer["size"] for layer in manifest["layers"])
+
+
+@contextlib.contextmanager
+def registry_of(storage: Path, scratch: Path, *, readonly: bool = False) -> Iterator[Registry]:
+    """A registry over existing storage."""
+    with Registry(storage, scratch, readonly=readonly) as registry:
+        yield registry

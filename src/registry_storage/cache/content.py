@@ -1,0 +1,120 @@
+"""The content of one layer: a sparse file in which every regular file has its place, with a bit per chunk.
+
+A bit is set only after the chunk's digest matched and its bytes were written. What an earlier daemon left on
+disk is hashed once more before its first use, so that neither a power cut nor a rotten disk can serve a wrong
+byte.
+"""
+
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import CacheError
+from ..formats.verified import VerifiedChunk
+from ..toc.chunk import Chunk
+
+
+class Content:
+    """Bytes may be read and written by any thread, each chunk by one; bits are set by the event loop's thread only."""
+
+    def __init__(self, directory: Path, *, size: int, chunk_count: int) -> None:
+        """`size`: bytes of the content file. A file of another size is not ours any more and starts afresh."""
+        self.size = size
+        self.chunk_count = chunk_count
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self._file = os.open(directory / "content", flags, 0o600)
+            if os.fstat(self._file).st_size != size:
+                (directory / "present").unlink(missing_ok=True)
+                os.ftruncate(self._file, 0)
+                os.ftruncate(self._file, size)
+            bits = os.open(directory / "present", flags, 0o600)
+            try:
+                length = max(1, (chunk_count + 7) // 8)
+                if os.fstat(bits).st_size != length:
+                    os.ftruncate(bits, 0)
+                    os.ftruncate(bits, length)
+                self._present = mmap.mmap(bits, length)
+            finally:
+                os.close(bits)
+        except OSError as error:
+            raise CacheError(f"{directory}: {error.strerror}") from None
+        self._verified = bytearray(length)
+
+    def close(self) -> None:
+        """Nothing may be read or written afterwards."""
+        self._present.close()
+        os.close(self._file)
+
+    def is_ready(self, number: int) -> bool:
+        """The chunk can be served: present, and verified since this daemon runs."""
+        return bool(self._verified[number >> 3] & (1 << (number & 7)))
+
+    def is_present(self, number: int) -> bool:
+        """The chunk is on disk, perhaps from an earlier daemon: `recheck` it before use."""
+        return bool(self._present[number >> 3] & (1 << (number & 7)))
+
+    def write(self, chunk: Chunk, data: VerifiedChunk) -> None:
+        """Put a chunk in its place; `mark_ready` shows it. Raises OSError (ENOSPC among them)."""
+        self._write(data.data, chunk.content_offset)
+
+    def write_hole(self, chunk: Chunk) -> None:
+        """Make sure that a hole reads as zeros. Raises OSError."""
+        for offset, length in self._written(chunk.content_offset, chunk.size):
+            if any(os.pread(self._file, length, offset)):
+                self._write(bytes(length), offset)
+
+    def read_chunk(self, chunk: Chunk) -> bytes:
+        """A chunk's bytes as they are on disk, to be verified. Raises OSError."""
+        return os.pread(self._file, chunk.size, chunk.content_offset)
+
+    def mark_ready(self, numbers: Sequence[int]) -> None:
+        """These chunks are in their place, and their digests matched."""
+        for number in numbers:
+            bit = 1 << (number & 7)
+            self._present[number >> 3] |= bit
+            self._verified[number >> 3] |= bit
+
+    def forget(self, number: int) -> None:
+        """This chunk must be fetched again."""
+        mask = 0xFF ^ (1 << (number & 7))
+        self._verified[number >> 3] &= mask
+        self._present[number >> 3] &= mask
+
+    def read(self, content_offset: int, size: int) -> bytes:
+        """Bytes whose chunks are all ready. Raises OSError."""
+        parts = []
+        while size > 0:
+            part = os.pread(self._file, size, content_offset)
+            if not part:
+                break
+            parts.append(part)
+            content_offset += len(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def present_count(self) -> int:
+        """How many chunks are on disk."""
+        return int.from_bytes(self._present[:], "little").bit_count()
+
+    def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file, view, offset)
+            view, offset = view[written:], offset + written
+
+    def _written(self, offset: int, size: int) -> list[tuple[int, int]]:
+        """The parts of a span that the file system has blocks for, in pieces of at most 1 MiB."""
+        end, parts = offset + size, []
+        while offset < end:
+            try:
+                offset = os.lseek(self._file, offset, os.SEEK_DATA)
+            except OSError:  # ENXIO: a hole up to the end of the file
+                break
+            if offset >= end:
+                break
+            length = min(os.lseek(self._file, offset, os.SEEK_HOLE), end, offset + (1 << 20)) - offset
+            parts.append((offset, length))
+            offset += length
+        return parts

@@ -1,0 +1,38 @@
+"""Manifests and image configs by digest: files that are checked whenever they are read."""
+
+import logging
+from pathlib import Path
+
+from ..digest import Digest
+from .root import write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+class Documents:
+    """A directory of small files, each named by the sha256 of its bytes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self, digest: Digest) -> bytes | None:
+        """The bytes, or None when they are not here or no longer what they were (then they are removed)."""
+        path = self._directory / digest.hex
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("document %s cannot be read: %s", digest, error)
+            return None
+        if Digest.of(data) != digest:
+            _log.warning("document %s is damaged on disk; it will be fetched again", digest)
+            path.unlink(missing_ok=True)
+            return None
+        return data
+
+    def store(self, data: bytes) -> Digest:
+        """Keep `data`; returns its digest. Raises OSError."""
+        digest = Digest.of(data)
+        write_atomically(self._directory / digest.hex, data)
+        return digest

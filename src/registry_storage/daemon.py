@@ -1,0 +1,82 @@
+"""The daemon: where everything is wired, and how it starts and ends."""
+
+import logging
+import signal
+from pathlib import Path
+
+import trio
+
+from .cache.ledger import Ledger
+from .cache.root import Root
+from .config import Settings
+from .layer.pool import Pool
+from .layer.whole_blob import WholeBlobs
+from .notify import notify
+from .registry.client import RegistryClient
+from .store import kernel
+from .store.session import Session
+from .store.tree import Tree
+
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings, mountpoint: Path) -> None:
+    """Serve at `mountpoint` until SIGTERM, SIGINT or an unmount. Raises CacheError, ConfigError, MountError."""
+    with Root(settings.root) as root:
+        ledger = Ledger(root.state_file)
+        try:
+            async with RegistryClient() as registry, trio.open_nursery() as nursery:
+                pool = Pool(
+                    root,
+                    ledger,
+                    registry,
+                    nursery,
+                    platform=settings.platform,
+                    prefetch=settings.prefetch,
+                    background_fetch=settings.background_fetch,
+                    lookup_timeout_seconds=settings.lookup_timeout_seconds,
+                )
+                blobs = WholeBlobs(root, nursery)
+                tree = Tree(pool, ledger, blobs)
+                session = Session(
+                    mountpoint, tree, settings.root, read_timeout_seconds=settings.read_timeout_seconds
+                )
+                try:
+                    await _serve(session, pool, mountpoint, settings)
+                finally:
+                    session.close()
+                nursery.cancel_scope.cancel()
+            blobs.close()
+            pool.close()
+        finally:
+            ledger.close()
+    _log.info("stopped")
+
+
+async def _serve(session: Session, pool: Pool, mountpoint: Path, settings: Settings) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_end_on_signal, session)
+        nursery.start_soon(pool.background.run)
+        nursery.start_soon(_announce, mountpoint, settings)
+        nursery.start_soon(pool.resume)
+        await session.serve()
+        nursery.cancel_scope.cancel()
+    notify("STOPPING=1")
+
+
+async def _announce(mountpoint: Path, settings: Settings) -> None:
+    await trio.to_thread.run_sync(kernel.set_read_ahead, mountpoint, settings.read_ahead_kib)
+    _log.info("serving %s from %s", mountpoint, settings.root)
+    notify("READY=1")
+
+
+async def _end_on_signal(
+    session: Session, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            _log.info("%s: stopping", signal.Signals(number).name)
+            notify("STOPPING=1")
+            session.stop()
+            return

@@ -1,0 +1,65 @@
+"""Pieces of a blob and documents in it, decompressed within bounds."""
+
+import enum
+from collections.abc import Sequence
+
+from .._ext import frames
+from ..errors import FormatError
+from .base import MAX_TOC_BYTES, Bytes, Compression
+
+
+class Status(enum.IntEnum):
+    """What became of a piece (`_ext/frames.pyi`)."""
+
+    OK = 0
+    TRUNCATED = 1
+    CORRUPT = 2
+    MISMATCH = 3
+    TRAILING = 4
+    NO_MEMORY = 5
+
+
+_UNIT = {Compression.GZIP: "gzip member", Compression.ZSTD: "zstd frame"}
+
+
+def decode_piece(compression: Compression, piece: Bytes, inner_offset: int, size: int) -> bytearray:
+    """`size` bytes of the decompressed piece from `inner_offset` on. Raises FormatError."""
+    data = bytearray(size)
+    status = frames.decode_into(compression, piece, inner_offset, data)
+    if status:
+        raise decode_error("piece", compression, status, inner_offset + size)
+    return data
+
+
+def decode_document(
+    what: str, compression: Compression, data: Bytes, *, skip: int = 0, size: int, exact: bool = False
+) -> bytes:
+    """`size` decompressed bytes after the first `skip`; `exact`: and no more follow. Raises FormatError."""
+    if skip + size > MAX_TOC_BYTES + (1 << 20):
+        raise FormatError(f"{what}: wanted at most {MAX_TOC_BYTES} bytes, got {skip + size}")
+    status, document = frames.decode_document(compression, data, skip, size, exact)
+    if status:
+        raise decode_error(what, compression, status, skip + size)
+    return document
+
+
+def decode_and_digest(
+    compression: Compression, span: Bytes, jobs: Sequence[tuple[int, int, int, int, bytes]]
+) -> list[tuple[int, bytes]]:
+    """Decode and verify many chunks in one call without the GIL; see `_ext/frames.pyi`."""
+    return frames.decode_many(compression, span, jobs)
+
+
+def decode_error(what: str, compression: Compression, status: int, needed: int) -> FormatError:
+    """The error for a status that is neither OK nor MISMATCH; `needed` counts decompressed bytes."""
+    unit = _UNIT[compression]
+    match status:
+        case Status.TRUNCATED:
+            got = "fewer before its end"
+        case Status.CORRUPT:
+            got = "a corrupt stream"
+        case Status.TRAILING:
+            got = "more input behind them"
+        case _:
+            got = "no memory"
+    return FormatError(f"{what}: {unit}: wanted {needed} decompressed bytes, got {got}")

@@ -1,0 +1,39 @@
+"""Who is busy: readers always go before prefetch, and prefetch before background work."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+
+class Activity:
+    """Counts the reads that wait for the network."""
+
+    def __init__(self) -> None:
+        self._readers = 0
+        self._last = -1e9
+        self._none = trio.Event()
+        self._none.set()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """For as long as a reader waits."""
+        self._readers += 1
+        if self._none.is_set():
+            self._none = trio.Event()
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            self._last = trio.current_time()
+            if not self._readers:
+                self._none.set()
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until no reader has waited for `seconds`."""
+        while True:
+            await self._none.wait()
+            remaining = self._last + seconds - trio.current_time()
+            if remaining <= 0:
+                return
+            await trio.sleep(remaining)

@@ -1,0 +1,65 @@
+"""One layer, ready to be read: who knows its tree, where its bytes are, and how they get here."""
+
+import logging
+
+import trio
+
+from ..cache.content import Content
+from ..cache.root import LayerKey
+from ..descriptor import Descriptor
+from ..formats.base import LayerFormat
+from ..toc.index import TocIndex
+from .activity import Activity
+from .chunks import ChunkFetcher
+from .source import BlobSource
+
+_log = logging.getLogger(__name__)
+
+
+class Layer:
+    """Shared by all links to the same tree, and by everyone who reads."""
+
+    def __init__(
+        self,
+        key: LayerKey,
+        descriptor: Descriptor,
+        layer_format: LayerFormat,
+        index: TocIndex,
+        content: Content,
+        source: BlobSource,
+        activity: Activity,
+        nursery: trio.Nursery,
+        workers: trio.CapacityLimiter,
+    ) -> None:
+        self.key = key
+        self.descriptor = descriptor
+        self.format = layer_format
+        self.index = index
+        self.content = content
+        self.source = source
+        self.chunks = ChunkFetcher(
+            str(key.layer_digest), layer_format, index, content, source, activity, nursery, workers
+        )
+
+    async def read(self, inode: int, file_offset: int, size: int) -> bytes:
+        """Up to `size` bytes of a regular file from `file_offset`: fewer at its end, none behind it.
+
+        Raises RegistryError, VerificationError, FormatError or OSError.
+        """
+        length = min(size, self.index.attributes(inode).size - file_offset)
+        if length <= 0:
+            return b""
+        first, end = self.index.chunk_range(inode, file_offset, length)
+        await self.chunks.ensure(first, end)
+        return self.content.read(self.index.content_offset(inode) + file_offset, length)
+
+    def missing_from(self, number: int) -> int | None:
+        """The first chunk from `number` on that is not on disk; None when there is none."""
+        for candidate in range(number, self.index.chunk_count):
+            if not self.content.is_present(candidate) and not self.index.chunk(candidate).is_hole:
+                return candidate
+        return None
+
+    def close(self) -> None:
+        """Give back the mapped index and the content file."""
+        self.content.close()

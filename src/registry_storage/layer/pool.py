@@ -1,0 +1,280 @@
+"""All layers that are known: from a path of the store to a layer that can be read."""
+
+import logging
+import mmap
+import os
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from ..cache.content import Content
+from ..cache.documents import Documents
+from ..cache.ledger import Ledger, Link
+from ..cache.root import LayerKey, Root, write_atomically
+from ..descriptor import Descriptor, Platform
+from ..digest import Digest
+from ..errors import FormatError, NoSuchNodeError, NotFoundError, RegistryStorageError, UnavailableError
+from ..formats.detect import LazyLayer
+from ..reference import Reference
+from ..registry.client import RegistryClient
+from ..toc.index import TocIndex
+from .activity import Activity
+from .background import Background
+from .image import Images, ResolvedImage
+from .layer import Layer
+from .single_flight import SingleFlight
+from .source import BlobSource
+from .toc_source import fetch_toc
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+FAILURE_SECONDS = 2.0
+"""How long a failure answers for those who ask the same at once; then it is tried again."""
+
+
+class Pool:
+    """Wires the ledger, the cache and the registry. Used from the event loop's thread only."""
+
+    def __init__(
+        self,
+        root: Root,
+        ledger: Ledger,
+        registry: RegistryClient,
+        nursery: trio.Nursery,
+        *,
+        platform: Platform,
+        prefetch: bool,
+        background_fetch: bool,
+        lookup_timeout_seconds: float,
+    ) -> None:
+        self._root = root
+        self._ledger = ledger
+        self._registry = registry
+        self._nursery = nursery
+        self._timeout = lookup_timeout_seconds
+        self._images = Images(registry, Documents(root.documents), ledger, platform)
+        self._activity = Activity()
+        self.background = Background(self._activity, prefetch=prefetch, rest=background_fetch)
+        self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
+        self._layers: dict[LayerKey, Layer] = {}
+        self._by_number: dict[int, Layer] = {}
+        self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
+        self._layer_flights: SingleFlight[LayerKey, Layer] = SingleFlight(nursery)
+        self._config_flights: SingleFlight[Digest, bytes] = SingleFlight(nursery)
+        self._failures: dict[object, tuple[float, Exception]] = {}
+
+    # Images
+
+    async def image(self, text: str) -> ResolvedImage:
+        """The image of a reference: as known, else as the registry says. Raises RegistryStorageError."""
+        return self._images.known(text) or await self._resolve(text)
+
+    async def image_of(self, link: Link) -> ResolvedImage:
+        """The image through which `link` was made, although its tag may have moved since."""
+        reference = Reference.parse(link.reference)
+        return await self._in_time(f"image {link.reference}", self._images.by_manifest, reference, link.manifest_digest)
+
+    async def config(self, image: ResolvedImage) -> bytes:
+        """The image's config. Raises RegistryStorageError."""
+        return await self._config_flights.run(
+            image.manifest.config.digest,
+            lambda: self._in_time(f"config of {image.reference}", self._images.config, image),
+        )
+
+    async def manifest(self, image: ResolvedImage) -> bytes:
+        """The image's manifest, byte for byte. Raises RegistryStorageError."""
+        return await self._in_time(f"manifest of {image.reference}", self._images.manifest, image)
+
+    async def diff_id(self, link: Link) -> Digest:
+        """The diffID of the link's layer. Raises RegistryStorageError."""
+        image = await self.image_of(link)
+        await self.config(image)
+        return await self._images.diff_id(image, self.position(image, link))
+
+    @staticmethod
+    def position(image: ResolvedImage, link: Link) -> int:
+        """Where the link's layer is in its image, the base layer being 0. Raises NotFoundError."""
+        found = image.find(link.name_digest)
+        if found is None:
+            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
+        return found[0]
+
+    # Links and layers
+
+    async def link(self, text: str, name_digest: Digest) -> Link:
+        """The layer that podman calls `name_digest` under the reference `text`.
+
+        Raises NotLazyError, NotFoundError, and what resolving the image raises.
+        """
+        known = self._ledger.link(text, name_digest)
+        if known is not None:
+            return known
+        image = self._images.known(text)
+        found = image.find(name_digest) if image else None
+        if image is None or found is None:
+            image = await self._resolve(text)
+            found = image.find(name_digest)
+        if found is None:
+            raise NotFoundError(f"{text}: no layer has the digest {name_digest}")
+        _, descriptor, lazy = found
+        return self._ledger.put_link(text, name_digest, image.manifest_digest, descriptor.digest, lazy.toc_digest)
+
+    def peek(self, number: int) -> Layer | None:
+        """The open layer of a layer number, if it is open."""
+        return self._by_number.get(number)
+
+    async def layer(self, link: Link) -> Layer:
+        """The layer of a link, opened. Raises RegistryStorageError or OSError."""
+        layer = self._by_number.get(link.number)
+        if layer is not None:
+            return layer
+        key = LayerKey(link.layer_digest, link.toc_digest)
+        image = await self.image_of(link)
+        found = image.find(link.name_digest)
+        if found is None:
+            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
+        _, descriptor, lazy = found
+        layer = self._layers.get(key)
+        if layer is None:
+            layer = await self._layer_flights.run(
+                key,
+                lambda: self._remembering_failure(
+                    key,
+                    lambda: self._in_time(
+                        f"layer {descriptor.digest} of {link.reference}", self._open, key, image, descriptor, lazy
+                    ),
+                ),
+            )
+        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        self._by_number[link.number] = layer
+        return layer
+
+    async def layer_by_number(self, number: int) -> Layer:
+        """The layer of a layer number. Raises NoSuchNodeError for a number that was never given."""
+        layer = self._by_number.get(number)
+        if layer is not None:
+            return layer
+        link = self._ledger.link_by_number(number)
+        if link is None:
+            raise NoSuchNodeError(f"no layer has the number {number}")
+        return await self.layer(link)
+
+    # Use
+
+    def add_use(self, link: Link) -> int:
+        """Podman announces a use of the layer: fetch what it will need."""
+        uses = self._ledger.add_use(link.number)
+        layer = self._by_number.get(link.number)
+        if layer is not None:
+            self.background.want(layer)
+        return uses
+
+    def drop_use(self, link: Link) -> int:
+        """Podman takes a use back."""
+        uses = self._ledger.drop_use(link.number)
+        layer = self._by_number.get(link.number)
+        if layer is not None and not any(
+            other.uses for other in self._ledger.links() if self._by_number.get(other.number) is layer
+        ):
+            self.background.forget(layer)
+        return uses
+
+    async def resume(self) -> None:
+        """Go on with the background work of an earlier daemon for the layers that are in use."""
+        for link in self._ledger.links():
+            if link.uses:
+                try:
+                    self.background.want(await self.layer(link))
+                except (RegistryStorageError, OSError) as error:
+                    _log.warning("layer %s of %s: not resumed: %s", link.layer_digest, link.reference, error)
+
+    def close(self) -> None:
+        """Close every layer; nothing may be read afterwards."""
+        for layer in self._layers.values():
+            layer.close()
+        self._layers.clear()
+        self._by_number.clear()
+
+    # How
+
+    async def _resolve(self, text: str) -> ResolvedImage:
+        return await self._image_flights.run(
+            text,
+            lambda: self._remembering_failure(
+                text, lambda: self._in_time(f"image {text}", self._images.fetch, text)
+            ),
+        )
+
+    async def _open(
+        self, key: LayerKey, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer
+    ) -> Layer:
+        directory = self._root.layer(key)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        source = BlobSource()
+        blob = self._registry.open_blob(image.reference, descriptor)
+        source.offer(image.reference.name, blob)
+        index = await self._load_index(key)
+        if index is None:
+            started = trio.current_time()
+            packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
+            write_atomically(directory / "index", packed)
+            index = await self._load_index(key)
+            if index is None:
+                raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
+            _log.info(
+                "layer is served lazily",
+                extra={
+                    "reference": str(image.reference),
+                    "layer": str(descriptor.digest),
+                    "format": lazy.format.name,
+                    "inodes": index.inode_count,
+                    "seconds": round(trio.current_time() - started, 3),
+                },
+            )
+        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
+        layer = Layer(
+            key, descriptor, lazy.format, index, content, source, self._activity, self._nursery, self._workers
+        )
+        self._layers[key] = layer
+        return layer
+
+    async def _load_index(self, key: LayerKey) -> TocIndex | None:
+        path = self._root.layer(key) / "index"
+
+        def load() -> TocIndex | None:
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return None
+            try:
+                return TocIndex(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+            except (FormatError, ValueError) as error:
+                _log.warning("%s is damaged; it will be made again: %s", path, error)
+                path.unlink(missing_ok=True)
+                return None
+            finally:
+                os.close(descriptor)
+
+        return await trio.to_thread.run_sync(load, limiter=self._workers)
+
+    async def _in_time(self, what: str, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
+        with trio.move_on_after(self._timeout):
+            return await work(*arguments)
+        raise UnavailableError(f"{what}: no answer within {self._timeout:g} s")
+
+    async def _remembering_failure(self, key: object, work: Callable[[], Awaitable[T]]) -> T:
+        """Those who ask again at once get the same error without another try: podman asks three times in a row."""
+        now = trio.current_time()
+        until, error = self._failures.get(key, (0.0, None))
+        if error is not None and now < until:
+            raise error
+        try:
+            result = await work()
+        except (RegistryStorageError, OSError) as failure:
+            self._failures = {k: v for k, v in self._failures.items() if v[0] > now}
+            self._failures[key] = (trio.current_time() + FAILURE_SECONDS, failure)
+            raise
+        self._failures.pop(key, None)
+        return result

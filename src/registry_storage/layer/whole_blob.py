@@ -1,0 +1,88 @@
+"""Whole blobs, byte for byte, for those who save or push a lazily pulled image.
+
+A compressed byte can be verified only with the whole blob, so the first reader waits until all of it is here.
+"""
+
+import hashlib
+import logging
+import os
+from contextlib import aclosing
+from pathlib import Path
+
+import trio
+
+from ..cache.root import Root
+from ..digest import Digest
+from ..errors import VerificationError
+from .layer import Layer
+from .single_flight import SingleFlight
+
+_log = logging.getLogger(__name__)
+
+WRITE_BYTES = 1 << 20
+
+
+class WholeBlobs:
+    """Blobs under the root directory, each verified when it was written and when a new daemon first uses it."""
+
+    def __init__(self, root: Root, nursery: trio.Nursery) -> None:
+        self._root = root
+        self._files: dict[Digest, int] = {}
+        self._flights: SingleFlight[Digest, int] = SingleFlight(nursery)
+
+    async def read(self, layer: Layer, offset: int, size: int) -> bytes:
+        """Up to `size` bytes of the layer's blob. Raises RegistryError, VerificationError or OSError."""
+        digest = layer.descriptor.digest
+        file = self._files.get(digest)
+        if file is None:
+            file = await self._flights.run(digest, lambda: self._open(layer))
+        return os.pread(file, size, offset)
+
+    def close(self) -> None:
+        """Close every file."""
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()
+
+    async def _open(self, layer: Layer) -> int:
+        digest = layer.descriptor.digest
+        path = self._root.blob(digest)
+        if path.exists() and await trio.to_thread.run_sync(_file_digest, path) != digest:
+            _log.warning("blob %s is damaged on disk; it will be fetched again", digest)
+            path.unlink(missing_ok=True)
+        if not path.exists():
+            await self._fetch(layer, path)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._files[digest] = file
+        return file
+
+    async def _fetch(self, layer: Layer, path: Path) -> None:
+        temporary = path.with_name(f".{path.name}.new")
+        digest, running = layer.descriptor.digest, hashlib.sha256()
+        _log.info("blob %s is fetched whole: %d bytes", digest, layer.descriptor.size)
+        with temporary.open("wb", buffering=0) as file:
+            pending = bytearray()
+            async with aclosing(layer.source.stream(0, layer.descriptor.size)) as parts:
+                async for part in parts:
+                    pending += part
+                    if len(pending) >= WRITE_BYTES:
+                        await trio.to_thread.run_sync(_append, file.fileno(), bytes(pending), running)
+                        pending.clear()
+            await trio.to_thread.run_sync(_append, file.fileno(), bytes(pending), running)
+        got = Digest(running.hexdigest())
+        if got != digest:
+            temporary.unlink()
+            raise VerificationError(f"blob {digest}: {layer.descriptor.size} bytes", wanted=str(digest), got=str(got))
+        temporary.replace(path)
+
+
+def _append(file: int, data: bytes, running: "hashlib._Hash") -> None:
+    running.update(data)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _file_digest(path: Path) -> Digest:
+    with path.open("rb") as file:
+        return Digest(hashlib.file_digest(file, "sha256").hexdigest())

@@ -1,0 +1,35 @@
+"""The ``info`` file of a layer, as each generation of podman reads it (containers-storage's layer structure)."""
+
+import json
+from typing import Any
+
+from ..descriptor import Descriptor
+from ..digest import Digest
+from ..formats.base import Compression
+
+
+def build_info(
+    name_digest: Digest,
+    *,
+    descriptor: Descriptor,
+    toc_digest: Digest,
+    diff_id: Digest,
+    compression: Compression,
+    diff_size: int,
+) -> bytes:
+    """One JSON object and a newline; `diff_size` in bytes, -1 where it is unknown.
+
+    Asked for by the TOC digest (podman ≥ 5.1) it holds no ``diff-digest``: podman would then reuse the layer for
+    other images by a diffID that nobody has verified.
+    """
+    info: dict[str, Any] = {
+        "compressed-diff-digest": str(descriptor.digest),
+        "compressed-size": descriptor.size,
+        "compression": int(compression),
+        "diff-size": diff_size,
+    }
+    if name_digest == toc_digest:
+        info |= {"toc-digest": str(toc_digest), "flags": {"expected-layer-diffid": str(diff_id)}}
+    else:
+        info |= {"diff-digest": str(diff_id)}
+    return json.dumps(info).encode() + b"\n"
