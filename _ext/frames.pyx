@@ -189,6 +189,9 @@ cdef class _Workspace:
         cdef size_t position = 0, produced = 0, taken = 0, given = 0
         while position < piece_size and (exact or produced < needed):
             if self.codec == CODEC_GZIP:
+                # libdeflate does not look at a checksum of the header (FHCRC), zlib does.
+                if piece_size - position < 18 or piece[position + 3] & 2:
+                    return False
                 if libdeflate_gzip_decompress_ex(
                     self.deflate, piece + position, piece_size - position,
                     out + produced, capacity - produced, &taken, &given,

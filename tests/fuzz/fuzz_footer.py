@@ -29,19 +29,21 @@ HEAD = 4
 
 
 def seeds() -> list[bytes]:
-    """Every layer as it is, once by its blob and once by its annotations."""
-    blobs = [bytes([kind, 0, 0, 0]) + layer.blob for kind, layer in enumerate(LAYERS)]
+    """Every layer as it is, by its blob and by its annotations, and with a harmless bend."""
+    blobs = [bytes([kind, 4, 0, 0]) + layer.blob for kind, layer in enumerate(LAYERS)]
+    bends = [bytes([kind, mode, 0, 0, 0, 30, 0]) for kind in range(len(LAYERS)) for mode in (0, 2)]
     texts = [
         bytes([kind, 1, 0, key]) + text.encode()
         for kind, layer in enumerate(LAYERS)
         for key, text in enumerate(layer.annotations.values())
     ]
-    return blobs + texts
+    return blobs + bends + texts
 
 
 def one_input(data: bytes) -> None:
-            annotations = {name: text for name, text in annotations.items() if "position" not in name}
-    byte 3, bit 1 whether the position is annotated; byte 2: how much of the blob's size is denied.
+    """Byte 0: the kind of layer; byte 1: bit 0 the rest is annotation number byte 3, bit 2 the rest is the blob,
+    neither: the rest bends a good blob; bit 1 the position is not annotated; byte 2: how many bytes of the
+    blob's size are denied.
     """
     if len(data) < HEAD:
         return
@@ -52,7 +54,7 @@ def one_input(data: bytes) -> None:
     if mode & 1:
         annotations[list(annotations)[key % len(annotations)]] = rest.decode("utf-8", "replace")
     else:
-        blob = rest
+        blob = rest if mode & 4 else bend(layer.blob, rest)
         if mode & 2:
             annotations = {k: text for k, text in annotations.items() if not k.endswith("position")}
     descriptor = replace(layer.descriptor, size=max(len(blob) - less, 0), annotations=annotations)
@@ -60,6 +62,14 @@ def one_input(data: bytes) -> None:
         check(descriptor, blob, layer.toc)
     with suppress(RegistryStorageError):
         assert open_external_toc(blob, Digest.of(layer.toc)) == layer.toc
+
+
+def bend(blob: bytes, edits: bytes) -> bytes:
+    """`blob` with bytes changed: two bytes of distance from the end and one to be XORed, again and again."""
+    bent = bytearray(blob)
+    for high, low, change in zip(edits[::3], edits[1::3], edits[2::3], strict=False):
+        bent[-1 - (high << 8 | low) % len(bent)] ^= change
+    return bytes(bent)
 
 
 def check(descriptor: Descriptor, blob: bytes, toc: bytes) -> None:
@@ -72,7 +82,7 @@ def check(descriptor: Descriptor, blob: bytes, toc: bytes) -> None:
     assert isinstance(location, TocLocation)
     assert location.compressed_size is not None
     assert 0 <= location.offset < location.offset + location.compressed_size <= descriptor.size
-    # A changed digest annotation that is right after all would need a collision.
+    # Another TOC that its digest names would need a collision.
     assert lazy.format.open_toc(blob[location.offset :], location, lazy.toc_digest) == toc
 
 

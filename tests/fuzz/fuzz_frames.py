@@ -11,8 +11,6 @@ import struct
 import sys
 import zlib
 
-import zstandard
-
 from registry_storage._ext import frames
 from tests.fakes.layer_blobs import gzip_member, skippable, zstd_frame
 from tests.reference import slow_frames
@@ -51,6 +49,10 @@ def one_input(data: bytes) -> None:
         piece = compress(codec, piece, mode)
     if mode & 2:
         size <<= 8
+    if codec == ZSTD and not mode & 1:
+        # Another version of the library may see a bent frame differently, so only crashes and digests count.
+        verify_bent(piece, inner_offset, size)
+        return
     whole, end = decompress(codec, piece)
     if len(whole) > LARGEST:
         return
@@ -75,6 +77,20 @@ def one_input(data: bytes) -> None:
         compare(codec, (status, document), whole, end, inner_offset, size)
 
 
+def verify_bent(piece: bytes, inner_offset: int, size: int) -> None:
+    """Nothing but the right bytes comes out verified, and documents have their size."""
+    out = bytearray(size)
+    if frames.decode_into(ZSTD, piece, inner_offset, out) == OK:
+        job = (0, len(piece), inner_offset, size, hashlib.sha256(out).digest())
+        assert frames.decode_many(ZSTD, piece, [job]) == [(OK, bytes(out))]
+    wrong = hashlib.sha256(b"another" + out).digest()
+    ((status, _),) = frames.decode_many(ZSTD, piece, [(0, len(piece), inner_offset, size, wrong)])
+    assert status != OK
+    for exact in (False, True):
+        status, document = frames.decode_document(ZSTD, piece, inner_offset, size, exact)
+        assert len(document) == (size if status == OK else 0)
+
+
 def compress(codec: int, text: bytes, mode: int) -> bytes:
     """A good piece of `text`, so that the fuzzer need not find out how to compress; mode bit 2: cut short."""
     told = bool(mode & 8)
@@ -83,11 +99,7 @@ def compress(codec: int, text: bytes, mode: int) -> bytes:
 
 
 def decompress(codec: int, piece: bytes) -> tuple[bytes, int]:
-    """`slow_frames.decompress`, but formats before zstd 1.0 are refused, and bombs cut off."""
-    if codec == ZSTD and len(piece) > 3 and piece[:4] != zstandard.FRAME_HEADER:
-        magic = int.from_bytes(piece[:4], "little")
-        if magic & 0xFFFFFFF0 != 0x184D2A50:
-            return b"", CORRUPT
+    """`slow_frames.decompress`, but bombs are cut off."""
     if codec == GZIP:
         try:
             if len(zlib.decompressobj(wbits=31).decompress(piece, LARGEST + 1)) > LARGEST:

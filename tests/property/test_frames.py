@@ -126,15 +126,17 @@ def test_bent_bytes_never_give_a_wrong_chunk(piece: Piece, data: st.DataObject) 
     for _ in range(data.draw(st.integers(0, 3)) if bent else 0):
         bent[data.draw(st.integers(0, len(bent) - 1))] ^= data.draw(st.integers(1, 255))
     bent_piece = piece._replace(data=bytes(bent))
-    fast_status, fast = fast_decode(bent_piece)
-    slow_status, slow = slow_frames.decode_piece(*bent_piece)
-    if fast_status == OK != slow_status:
-        # The twin lost the last bytes to the error behind them.
-        short = piece.inner_offset + piece.size - slow_frames.LOST
-        assert slow_status == CORRUPT
-        assert len(slow_frames.decompress(piece.codec, bent_piece.data)[0]) >= short
-    else:
-        assert_alike(bent_piece, (fast_status, fast), (slow_status, slow))
+    if piece.codec == GZIP:
+        # Two versions of libzstd may see a bent frame differently: zlib is the same on both sides.
+        fast_status, fast = fast_decode(bent_piece)
+        slow_status, slow = slow_frames.decode_piece(*bent_piece)
+        if fast_status == OK != slow_status:
+            # The twin lost the last bytes to the error behind them.
+            short = piece.inner_offset + piece.size - slow_frames.LOST
+            assert slow_status == CORRUPT
+            assert len(slow_frames.decompress(piece.codec, bent_piece.data)[0]) >= short
+        else:
+            assert (fast_status, fast) == (slow_status, slow)
     digest = hashlib.sha256(wanted).digest()
     job = (0, len(bent), piece.inner_offset, piece.size, digest)
     ((status, got),) = frames.decode_many(piece.codec, bytes(bent), [job])

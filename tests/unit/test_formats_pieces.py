@@ -6,6 +6,7 @@ import random
 import resource
 import struct
 import threading
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -82,6 +83,15 @@ def test_false_gzip_size_hint_changes_nothing() -> None:
         bent = piece[:-4] + struct.pack("<I", told)
         assert decode_piece(GZIP, bent, 0, len(DATA)) == DATA
         assert decode_piece(GZIP, bent, 10, 500) == DATA[10:510]
+
+
+def test_gzip_header_checksum_counts() -> None:
+    piece = bytearray(gzip_member(DATA))
+    piece[3] |= 2
+    checked = bytes(piece[:10]) + struct.pack("<H", zlib.crc32(piece[:10]) & 0xFFFF) + bytes(piece[10:])
+    assert decode_piece(GZIP, checked, 5, 1000) == DATA[5:1005]
+    with pytest.raises(FormatError, match="corrupt"):
+        decode_piece(GZIP, checked[:10] + b"xx" + checked[12:], 5, 1000)
 
 
 def test_zstd_window_above_128_mib_is_refused() -> None:
