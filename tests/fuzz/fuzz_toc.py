@@ -1,24 +1,24 @@
-"""Coverage-guided fuzzing of the TOC kernels: build an index of anything, read everything of what comes out.
+"""Fuzz target: a TOC, as a registry may serve it, and the index that comes of it.
 
-With atheris, and the kernels built by clang so that libFuzzer sees their branches and AddressSanitizer their
-memory; the runtime of both comes with atheris and must be loaded first:
+    python -m tests.fuzz.fuzz_toc [libFuzzer options] [corpus directory]           (needs atheris)
+
+Whatever the bytes: an error of this package, or an index in which everything can be read and is consistent; and a
+damaged index is refused or read, but never beyond its end. FUZZ_COMPARE=1 compares with the plain reading instead,
+which is slower by far and finds other things. An empty corpus directory is filled with the hostile TOCs.
+
+To see the kernels' branches and memory, build them with clang and load the runtime that comes with atheris:
 
     CC=clang LDSHARED="clang -shared" CFLAGS="-fsanitize=address,fuzzer-no-link -g" \\
         python setup.py build_ext --inplace
     LD_PRELOAD=.../site-packages/asan_with_fuzzer.so ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \\
-        PYTHONPATH=src:. python tests/fuzz/fuzz_toc.py CORPUS \\
-        -dict=tests/fuzz/toc.dict -max_len=8192 -max_total_time=600
-
-A CORPUS that is an empty directory is filled with the hostile TOCs. FUZZ_COMPARE=1 compares with the plain
-reading instead, which is slower by far and finds other things.
+        PYTHONPATH=src python -m tests.fuzz.fuzz_toc -dict=tests/fuzz/toc.dict -max_len=8192 CORPUS
 """
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
-
-import atheris
 
 from registry_storage.errors import FormatError
 from registry_storage.toc.index import TocIndex, build_index
@@ -27,6 +27,12 @@ from tests.fuzz.toc_reading import read_everything
 from tests.reference.toc_comparison import compare
 
 COMPARE = os.environ.get("FUZZ_COMPARE") == "1"
+MAX_SEED = 8192
+
+
+def seeds() -> list[bytes]:
+    """The hostile TOCs that are not hostile by their size."""
+    return [toc.document for toc in hostile_tocs() if len(toc.document) <= MAX_SEED]
 
 
 def one_input(data: bytes) -> None:
@@ -43,23 +49,17 @@ def one_input(data: bytes) -> None:
     damaged = bytearray(packed)
     for position in range(len(data) % 97, min(len(damaged), 4000), 97):
         damaged[position] ^= 1 << position % 8
-    try:
+    with suppress(FormatError, ValueError, IndexError, AssertionError):
         read_everything(TocIndex(damaged, verify=False), limit=50)
-    except (FormatError, ValueError, IndexError, AssertionError):
-        return
-
-
-def fill(corpus: Path) -> None:
-    corpus.mkdir(exist_ok=True)
-    if not any(corpus.iterdir()):
-        for number, toc in enumerate(hostile_tocs()):
-            if len(toc.document) <= 8192:
-                (corpus / f"{number:04d}").write_bytes(toc.document)
 
 
 def main() -> None:
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        fill(Path(sys.argv[1]))
+    import atheris
+
+    corpus = Path(sys.argv[-1])
+    if corpus.is_dir() and not any(corpus.iterdir()):
+        for number, seed in enumerate(seeds()):
+            (corpus / f"{number:04d}").write_bytes(seed)
     sys.setrecursionlimit(100_000)
     atheris.Setup(sys.argv, one_input)
     atheris.Fuzz()
