@@ -44,7 +44,7 @@ $(STAMPS)/venv: pyproject.toml setup.py | install
 	rm -f $@
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.1'
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --editable '.[test]'
+	$(BIN)/pip install -q --disable-pip-version-check --editable '.[test]'
 	touch $@
 
 $(STAMPS)/kernels: $(STAMPS)/venv $(KERNEL_SOURCES)

@@ -27,7 +27,14 @@ def test_a_commit_of_a_container_runs(stand: Stand, image_format: str) -> None:
     name = stand.podman.name(converters.tag("redis", image_format))
     change = "echo added > /added; rm /etc/debian_version; echo '# changed' >> /etc/profile"
     stand.podman.run("run", "--network=none", "--name", "changed", name, "sh", "-c", change)
-    stand.podman.run("commit", "-q", "changed", "localhost/committed:1")
+    done = stand.podman.run("commit", "-q", "changed", "localhost/committed:1", allow_failure=True)
+    if stand.generation.version == "5.4" and image_format == "zstd-stargz":
+        # These tars have no end-of-archive blocks (stargz-snapshotter leaves them out), and podman, which exports
+        # a layer whose diffID it has not computed, writes them: it then refuses its own count.
+        assert "inconsistent layer size" in done.stderr
+        stand.remove_everything()
+        return
+    assert done.returncode == 0, done.stderr
     check = "cat /added; tail -n 1 /etc/profile; test ! -e /etc/debian_version"
     said = stand.podman.run("run", "--rm", "--network=none", "localhost/committed:1", "sh", "-c", check)
     assert said.stdout == "added\n# changed\n"
