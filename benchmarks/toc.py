@@ -2,7 +2,7 @@
 
     python -m benchmarks.toc [--entries N ...]
 
-Prints, for TOCs of 100,000 and 1,000,000 entries as ctr-remote writes them (about 390 bytes per entry), the time
+Prints, for TOCs of 100,000 and 1,000,000 entries as ctr-remote writes them (about 360 bytes per entry), the time
 from JSON bytes to a usable index (the best of some rounds), what the process holds in memory for it afterwards, its
 bytes per inode, and the time of one lookup. json.loads makes objects, not yet a tree. Each row has its own process.
 """
