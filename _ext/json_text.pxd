@@ -1,10 +1,10 @@
 """A bounded cursor over JSON text (RFC 8259): no recursion, no allocation, no Python objects.
 
-Every function starts at ``cursor.at``, leaves it after what was read, or on the offending byte when the status is
-not JSON_OK. Nothing behind ``cursor.end`` is ever looked at.
+Every function starts at ``cursor.at`` and leaves it after what was read, or on the offending byte when its
+status is not JSON_OK. Nothing behind ``cursor.end`` is ever looked at.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 cdef extern from * nogil:
@@ -43,6 +43,10 @@ cdef struct JsonCursor:
     const uint8_t *start
     const uint8_t *at
     const uint8_t *end
+
+cdef struct JsonText:    # a string's bytes, decoded where that was needed
+    const uint8_t *data
+    size_t size
 
 cdef struct JsonString:
     const uint8_t *data  # between the quotes
@@ -97,7 +101,7 @@ cdef inline int json_hex4(const uint8_t *digits, uint32_t *value) noexcept nogil
 
 
 cdef inline int json_string(JsonCursor *cursor, JsonString *string) noexcept nogil:
-    """A string, at its opening quote. Bytes that are not UTF-8 are let through; escapes are checked, not decoded."""
+    """A string, at its opening quote. Bytes need not be UTF-8; escapes are checked, not decoded."""
     cdef const uint8_t *at = cursor.at + 1
     cdef uint64_t word
     cdef unsigned plain
@@ -142,10 +146,12 @@ cdef inline int json_string(JsonCursor *cursor, JsonString *string) noexcept nog
             return JSON_ESCAPE
 
 
-cdef inline int json_decode(const JsonString *string, uint8_t *out, size_t capacity, size_t *size) noexcept nogil:
-    """The bytes of a string that json_string has accepted: escapes become UTF-8, everything else stays as it is.
+cdef inline int json_decode(
+    const JsonString *string, uint8_t *out, size_t capacity, size_t *size
+) noexcept nogil:
+    """The bytes of a string that json_string has accepted: escapes become UTF-8, the rest stays as it is.
 
-    A surrogate without its partner becomes U+FFFD, as in Go's encoding/json. JSON_WIDE: more than `capacity` bytes.
+    A surrogate without its partner becomes U+FFFD, as in Go's encoding/json. JSON_WIDE: no room.
     """
     cdef const uint8_t *at = string.data
     cdef const uint8_t *end = at + string.size
@@ -213,8 +219,27 @@ cdef inline int json_decode(const JsonString *string, uint8_t *out, size_t capac
     return JSON_OK
 
 
+cdef inline int json_bytes(
+    JsonCursor *cursor, uint8_t *room, size_t capacity, JsonText *text
+) noexcept nogil:
+    """A string's bytes: in the document itself when nothing is escaped, else decoded into `room`."""
+    cdef JsonString string
+    cdef int status
+    if cursor.at[0] != 0x22:
+        return JSON_TYPE
+    status = json_string(cursor, &string)
+    if status != JSON_OK:
+        return status
+    text.data = string.data
+    text.size = string.size
+    if string.escaped:
+        status = json_decode(&string, room, capacity, &text.size)
+        text.data = room
+    return status
+
+
 cdef inline int json_number(JsonCursor *cursor, int64_t *value) noexcept nogil:
-    """A number. JSON_TYPE for one with a fraction or an exponent, JSON_RANGE for one beyond 64 bits (both are read)."""
+    """A number; JSON_TYPE: read, but with a fraction or an exponent; JSON_RANGE: read, but beyond 64 bits."""
     cdef const uint8_t *at = cursor.at
     cdef const uint8_t *end = cursor.end
     cdef bint negative = False

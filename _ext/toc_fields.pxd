@@ -1,13 +1,13 @@
-"""The values inside a TOC entry's strings: times, digests, base64, paths. Pure, bounded, nothing is allocated."""
+"""The values inside a TOC entry's strings: times, digests, base64, paths."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint8_t
 from libc.string cimport memchr, memcmp, memcpy
 
 cdef extern from * nogil:
     """
     #include <stdint.h>
-    /* 64 lower-case digits to 32 bytes. Digests are most of a TOC, and as they are random a branch per digit costs
-       more than all the rest of the scan; this form has none and becomes vector instructions. */
+    /* 64 lower-case digits to 32 bytes. Digests are most of a TOC, and as they are random a branch per digit
+       costs more than all the rest of the scan; this form has none and becomes vector instructions. */
     static inline int hex_to_bytes(const uint8_t *text, uint8_t *out) {
         uint8_t values[64], bad = 0;
         for (int i = 0; i < 64; i++) {
@@ -136,7 +136,9 @@ cdef inline int base64_value(uint8_t byte) noexcept nogil:
     return -1
 
 
-cdef inline bint parse_base64(const uint8_t *text, size_t size, uint8_t *out, size_t *out_size) noexcept nogil:
+cdef inline bint parse_base64(
+    const uint8_t *text, size_t size, uint8_t *out, size_t *out_size
+) noexcept nogil:
     """RFC 4648 section 4 with padding and nothing else; `out` has room for ``size // 4 * 3`` bytes."""
     cdef size_t at = 0
     cdef size_t used = 0
@@ -190,8 +192,10 @@ cdef inline int64_t days_since_epoch(int64_t year, int month, int day) noexcept 
     return shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + day_of_year - 719468 - 146097
 
 
-cdef inline bint parse_time(const uint8_t *text, size_t size, int64_t *seconds, uint32_t *nanoseconds) noexcept nogil:
-    """RFC 3339 section 5.6 to seconds since 1970 (negative before) and nanoseconds; further fraction digits are cut."""
+cdef inline bint parse_time(
+    const uint8_t *text, size_t size, int64_t *seconds, uint32_t *nanoseconds
+) noexcept nogil:
+    """RFC 3339 section 5.6 to seconds since 1970 (negative before) and nanoseconds, the rest cut off."""
     cdef int year, month, day, hour, minute, second, zone_hour, zone_minute, last_day
     cdef int zone = 0
     cdef size_t at = 19

@@ -5,12 +5,12 @@ The buffer may come from a file, so every number in it is checked before it is u
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uint8_t
 from libc.string cimport memcmp, memcpy
 
 from toc_layout cimport (
-    FLAG_INNER_OFFSETS, FLAG_NO_PREFETCH, HEADER_SIZE, INDEX_MAGIC, LAYOUT_VERSION, NO_XATTRS, TYPE_BLOCK, TYPE_CHAR,
-    TYPE_DIRECTORY, TYPE_MASK, TYPE_REGULAR, TYPE_SYMLINK, Chunk, Dirent, Header, Inode,
+    FLAG_INNER_OFFSETS, FLAG_NO_PREFETCH, HEADER_SIZE, INDEX_MAGIC, LAYOUT_VERSION, NO_XATTRS, TYPE_BLOCK,
+    TYPE_CHAR, TYPE_DIRECTORY, TYPE_MASK, TYPE_REGULAR, TYPE_SYMLINK, Chunk, Dirent, Header, Inode,
 )
 
 cdef enum:
@@ -19,8 +19,10 @@ cdef enum:
 
 
 cdef bint section_fits(const Header *header, uint64_t at, uint64_t count, uint64_t item) noexcept nogil:
-    """Whether `count` items at `at` are aligned and inside the buffer; both factors are below 2^32 or 2^40."""
-    return at & 7 == 0 and at >= HEADER_SIZE and at <= header.total_size and count <= (header.total_size - at) // item
+    """Whether `count` items at `at` are aligned and inside the buffer."""
+    if at & 7 or at < HEADER_SIZE or at > header.total_size:
+        return False
+    return count <= (header.total_size - at) // item
 
 
 cdef const char *check_header(const uint8_t *data, uint64_t size) noexcept nogil:
@@ -76,7 +78,9 @@ cdef class Reader:
         self.inodes = <const Inode *>(data + self.header.inodes_at)
         self.dirents = <const Dirent *>(data + self.header.dirents_at)
         self.chunks = <const Chunk *>(data + self.header.chunks_at)
-        self.inner = <const uint64_t *>(data + self.header.inner_at) if self.header.flags & FLAG_INNER_OFFSETS else NULL
+        self.inner = NULL
+        if self.header.flags & FLAG_INNER_OFFSETS:
+            self.inner = <const uint64_t *>(data + self.header.inner_at)
         self.strings = data + self.header.strings_at
         self.xattr_lists = data + self.header.xattrs_at
         if self.inode(0).mode & TYPE_MASK != TYPE_DIRECTORY:
@@ -337,6 +341,8 @@ cdef class Reader:
             raise IndexError(f"chunk {number} of {self.header.chunk_count}")
         for i in range(self.header.inode_count):
             inode = &self.inodes[i]
-            if inode.mode & TYPE_MASK == TYPE_REGULAR and inode.first <= number and number - inode.first < inode.count:
+            if inode.mode & TYPE_MASK != TYPE_REGULAR:
+                continue
+            if inode.first <= number and number - inode.first < inode.count:
                 return i
         raise ValueError(f"chunk {number}: belongs to no file")

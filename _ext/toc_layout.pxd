@@ -4,7 +4,7 @@ Little-endian, naturally aligned, every section on a multiple of 8, positions re
 header, inodes, dirents, chunks, inner offsets, strings, extended attributes. Node 0 is the root directory.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uint8_t
 
 cdef enum:
     HEADER_SIZE = 256
@@ -58,7 +58,8 @@ cdef struct Inode:
     int64_t mtime_seconds
     uint32_t mtime_nanoseconds
     uint32_t xattrs          # position in the section; NO_XATTRS: none
-    uint64_t data            # regular: place in the content file; directory: parent; symlink: target in strings; device: rdev
+    uint64_t data            # regular: place in the content file; directory: parent;
+                             # symlink: target in strings; device: rdev
     uint32_t first           # regular: chunks; directory: dirents
     uint32_t count
 

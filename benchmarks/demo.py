@@ -15,7 +15,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -219,9 +218,7 @@ def main() -> int:
 def demonstrate(image: str | None, command: tuple[str, ...]) -> int:
     """Both runs and the table; everything that was started is ended, everything written is removed."""
     with contextlib.ExitStack() as stack:
-        home = places.lab_directory()
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-", dir=home)))
-        demo = Demo(scratch, command)
+        demo = Demo(stack.enter_context(places.scratch("demo")), command)
         source = stack.enter_context(existing_image(image) if image else own_image(demo))
         demo.say("full pull: podman run, everything is downloaded and unpacked first")
         full = demo.full(source)

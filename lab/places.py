@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,25 @@ def remove_tree(path: Path) -> None:
         raise OSError(f"{path} is not removed: {mounted} is still mounted")
     if path.exists():
         shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """An empty directory for one process at a time; what an aborted one left there, mounts too, is removed."""
+    directory = lab_directory() / name
+    with locked(lab_directory() / f"{name}.lock"):
+        _clear(directory)
+        directory.mkdir()
+        try:
+            yield directory
+        finally:
+            _clear(directory)
+
+
+def _clear(directory: Path) -> None:
+    for mounted in mounts_below(directory):
+        subprocess.run(["umount", "-l", mounted], check=False, capture_output=True)
+    remove_tree(directory)
 
 
 def mounts_below(path: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ _STORAGE_CONF = """\
 [storage]
 driver = "overlay"
 graphroot = "{home}/graph"
-runroot = "{home}/run"
+runroot = "{run}"
 [storage.options]
 {options}
 """
@@ -45,6 +46,16 @@ insecure = true
 """
 
 _POLICY = '{"default": [{"type": "insecureAcceptAnything"}]}'
+
+
+def _make_run_root(parent: Path) -> Path:
+    """A new, short directory; those of processes that have ended without removing theirs are removed."""
+    for old in parent.glob("lab-podman-*"):
+        if not Path("/proc", old.name.split("-")[2]).exists():
+            for mounted in places.mounts_below(old):
+                processes.run(["umount", "-l", mounted], allow_failure=True)
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"lab-podman-{os.getpid()}-", dir=parent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,8 @@ class Podman:
         self.inside = inside
         self.graph = home / "graph"
         home.mkdir(parents=True, exist_ok=True)
+        # podman refuses a run root of more than 50 characters, and only when conmon calls it to clean up.
+        self._run_root = _make_run_root(Path("/run") if inside is None else inside.work)
         self._write_configuration()
 
     def _there(self, path: Path) -> Path:
@@ -76,9 +89,9 @@ class Podman:
         return self.inside.inside(path) if self.inside is not None else path
 
     def _write_configuration(self) -> None:
-        there = self._there(self.home)
+        there, run = self._there(self.home), self._there(self._run_root)
         options = f'additionallayerstores = ["{self._there(self.store)}:ref"]' if self.store else ""
-        (self.home / "storage.conf").write_text(_STORAGE_CONF.format(home=there, options=options))
+        (self.home / "storage.conf").write_text(_STORAGE_CONF.format(home=there, run=run, options=options))
         (self.home / "containers.conf").write_text(_CONTAINERS_CONF.format(home=there))
         (self.home / "registries.conf").write_text(_REGISTRIES_CONF.format(host=self.host))
         (self.home / "policy.json").write_text(_POLICY)
@@ -169,6 +182,7 @@ class Podman:
         # `podman rmi` tells a store that its layers are no longer used; a store may already be gone.
         self.run("rmi", "-a", "-f", allow_failure=True)
         # Mounts inside the second Debian are not seen from here and go away with their directories.
-        for mounted in places.mounts_below(self.home):
-            processes.run(["umount", "-l", mounted], allow_failure=True)
-        shutil.rmtree(self.home, ignore_errors=True)
+        for directory in (self.home, self._run_root):
+            for mounted in places.mounts_below(directory):
+                processes.run(["umount", "-l", mounted], allow_failure=True)
+            shutil.rmtree(directory, ignore_errors=True)

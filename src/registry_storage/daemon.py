@@ -13,6 +13,8 @@ from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .notify import notify
 from .registry.client import RegistryClient
+from .registry.credentials import AuthFiles
+from .registry.registries_conf import RegistriesConf
 from .store import kernel
 from .store.session import Session
 from .store.tree import Tree
@@ -25,7 +27,8 @@ async def run(settings: Settings, mountpoint: Path) -> None:
     with Root(settings.root) as root:
         ledger = Ledger(root.state_file)
         try:
-            async with RegistryClient() as registry, trio.open_nursery() as nursery:
+            client = RegistryClient(registries=RegistriesConf(), credentials=AuthFiles())
+            async with client as registry, trio.open_nursery() as nursery:
                 pool = Pool(
                     root,
                     ledger,

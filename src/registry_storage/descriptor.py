@@ -66,9 +66,10 @@ class Descriptor:
         size = document.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_BLOB_BYTES:
             raise InvalidDocumentError(f"{what}: size: wanted 0 to {MAX_BLOB_BYTES}, got {size!r:.100}")
+        given = document.get("annotations")
         annotations = {
             key: _string(text, f"{what}: annotation {key!r:.100}")
-            for key, text in _mapping(document.get("annotations") or {}, f"{what}: annotations").items()
+            for key, text in _mapping({} if given is None else given, f"{what}: annotations").items()
         }
         platform = document.get("platform")
         return cls(

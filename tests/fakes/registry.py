@@ -83,9 +83,7 @@ class FakeRegistry:
         self.blobs[repository, str(digest)] = data
         return Descriptor(media_type, digest, len(data))
 
-    def put_manifest(
-        self, repository: str, tag: str, data: bytes, media_type: str = OCI_MANIFEST
-    ) -> Digest:
+    def put_manifest(self, repository: str, tag: str, data: bytes, media_type: str = OCI_MANIFEST) -> Digest:
         """Its digest, by which it is served too."""
         digest = Digest.of(data)
         self.manifests[repository, tag] = self.manifests[repository, str(digest)] = media_type, data
@@ -398,6 +396,7 @@ class FakeRegistry:
                     await stream.send_all(connection.send(h11.Data(data=piece)) or b"")
                     sent += len(piece)
         await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
+
 
 def _flip(piece: bytes, offset: int, faults: list[Fault]) -> bytes:
     wrong = [at - offset for fault in faults if fault.kind == "flip" for at in fault.offsets]

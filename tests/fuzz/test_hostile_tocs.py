@@ -11,6 +11,7 @@ import pytest
 from registry_storage.errors import FormatError
 from registry_storage.toc.index import TocIndex, build_index
 
+from . import fuzz_toc
 from .hostile_tocs import TOC_OFFSET, HostileToc, hostile_tocs
 from .toc_reading import read_everything
 
@@ -43,6 +44,11 @@ def test_every_hostile_toc_is_refused_or_understood() -> None:
             assert len(str(error)) < 1000
     assert not wrong
     assert not slow
+
+
+def test_damaged_indexes_of_hostile_tocs_are_refused_or_read() -> None:
+    for seed in fuzz_toc.seeds():
+        fuzz_toc.one_input(seed)
 
 
 def test_errors_name_the_entry_and_the_field() -> None:

@@ -1,0 +1,1 @@
+"""The daemon with real podmans, a real registry, and images that other tools made."""

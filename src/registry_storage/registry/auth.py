@@ -203,9 +203,9 @@ def _realm(challenge: Challenge, endpoint: Endpoint, what: str) -> tuple[httpx.U
         realm = httpx.URL(text)
     except (httpx.InvalidURL, ValueError):
         realm = httpx.URL("")
-    if realm.scheme not in ("http", "https") or not realm.host or realm.userinfo:
+    if realm.scheme not in ("http", "https") or not realm.raw_host or realm.userinfo:
         raise BadResponseError(f"{what}: a Bearer challenge without a usable realm")
-    same_host = realm.host.lower() == host_name(endpoint.host).lower()
+    same_host = host_name(host_of(realm)) == host_name(endpoint.host).lower()
     local = is_loopback(endpoint.host) and is_loopback(host_of(realm))
     if realm.scheme == "http" and not (PLAIN_HTTP in endpoint.ways and (same_host or local)):
         raise UnauthorizedError(f"{what}: wanted a token server with https, got http at {host_of(realm)}")

@@ -30,7 +30,7 @@ from .credentials import CredentialsSource
 from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
 from .redirects import REDIRECTS, host_of, redirected, same_origin
 from .retry import Budget, RetryableError, RetryPolicy, Timeouts, parse_retry_after
-from .transport import PoolLimits, Reply, Transport
+from .transport import PoolLimits, Reply, Transport, explain
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
@@ -168,6 +168,8 @@ class RegistryClient:
             with trio.CancelScope(deadline=budget.deadline):
                 return await self._follow(endpoint, path, headers, budget, location, must_serve_ranges, what)
             raise httpx.ReadTimeout("no answer in time")
+        except (httpx.InvalidURL, UnicodeError):  # the latter for names that IDNA forbids
+            raise UnavailableError(f"{what}: {endpoint.host} is no name of a host") from None
         except httpx.HTTPError as error:
             if isinstance(error, httpx.ConnectError):
                 self._states.of(endpoint.host).way = None
@@ -207,10 +209,10 @@ class RegistryClient:
         translated, words = next(
             (translated, words) for kind, translated, words in _TRANSPORT_ERRORS if isinstance(error, kind)
         )
-        text = str(error)
+        text = explain(error)
         if translated is BadResponseError and ("disconnected" in text or "closed connection" in text):
             translated, words = UnavailableError, "the connection broke"
-        failure = RetryableError(translated(f"{what}: {words}: {text or type(error).__name__}"))
+        failure = RetryableError(translated(f"{what}: {words}: {text}"))
         failure.__cause__ = error
         return failure
 
@@ -269,12 +271,11 @@ class RegistryClient:
             # A server of HTTPS answers a plain request with 400.
             if way.scheme == "https" or reply.status != httpx.codes.BAD_REQUEST or way == endpoint.ways[-1]:
                 return way
-        raise next((error for error in errors if not isinstance(error, httpx.ConnectError)), errors[0])
+        chosen = next((error for error in errors if not isinstance(error, httpx.ConnectError)), errors[0])
+        raise type(chosen)("; ".join(dict.fromkeys(explain(error) for error in errors)))
 
     @asynccontextmanager
-    async def _opened(
-        self, endpoint: Endpoint, path: str, budget: Budget, what: str
-    ) -> AsyncIterator[Reply]:
+    async def _opened(self, endpoint: Endpoint, path: str, budget: Budget, what: str) -> AsyncIterator[Reply]:
         reply = await self.open(endpoint, path, {"Accept": _ACCEPT}, budget)
         try:
             if reply.status != httpx.codes.OK:

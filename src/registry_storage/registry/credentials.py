@@ -145,6 +145,8 @@ class AuthFiles:
             raise ConfigError(f"{path}: {program}: {error.strerror}") from None
         except trio.TooSlowError:
             raise ConfigError(f"{path}: {program}: no answer in {self._helper_seconds} seconds") from None
+        if status < 0 or len(output) > _MAX_HELPER_BYTES:
+            raise ConfigError(f"{path}: {program}: wanted at most {_MAX_HELPER_BYTES} bytes and no signal")
         if status:
             _LOG.debug("%s knows no credentials for %s (status %d)", program, server, status)
             return None
@@ -181,7 +183,9 @@ def _host_of_legacy_key(key: str) -> str | None:
 
 
 def _table(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
-    table = document.get(key) or {}
+    table = document.get(key)
+    if table is None:
+        return {}
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: {key}: wanted an object, got {type(table).__name__}")
     return table

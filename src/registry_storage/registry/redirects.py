@@ -10,7 +10,8 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     """Whether both have the scheme, host and port in common: credentials of one may go to the other."""
-    return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
+    # raw_host: httpx decodes `host`, which fails for a wrong "xn--" name.
+    return (one.scheme, one.raw_host, port_of(one)) == (other.scheme, other.raw_host, port_of(other))
 
 
 def redirected(url: httpx.URL, location: str | None, what: str) -> httpx.URL:
@@ -24,7 +25,7 @@ def redirected(url: httpx.URL, location: str | None, what: str) -> httpx.URL:
         target = url.join(location)
     except (httpx.InvalidURL, ValueError):
         target = httpx.URL("")
-    if target.scheme not in ("http", "https") or not target.host:
+    if target.scheme not in ("http", "https") or not target.raw_host or not 0 < port_of(target) < 1 << 16:
         raise BadResponseError(f"{what}: a redirect from {host_of(url)} to what is no http or https URL")
     if target.userinfo:
         raise BadResponseError(f"{what}: a redirect from {host_of(url)} to a URL with credentials")
@@ -39,7 +40,8 @@ def host_of(url: httpx.URL) -> str:
     return url.netloc.decode("ascii")
 
 
-def _port(url: httpx.URL) -> int:
+def port_of(url: httpx.URL) -> int:
+    """Its port, the scheme's own where it names none."""
     return url.port or (443 if url.scheme == "https" else 80)
 
 

@@ -158,7 +158,7 @@ class Transport:
     def _client(self, url: httpx.URL, verified: bool) -> httpx.AsyncClient:
         verified = verified and url.scheme == "https"
         # As with Go's clients, HTTP_PROXY never applies to this machine itself.
-        proxied = not is_loopback(url.host if ":" not in url.host else f"[{url.host}]")
+        proxied = not is_loopback(host_of(url))
         client = self._clients.get((verified, proxied))
         if client is None:
             client = self._clients[verified, proxied] = httpx.AsyncClient(
@@ -182,3 +182,11 @@ def _ssl_context(verified: bool) -> ssl.SSLContext:
     if paths.cafile is None and not (paths.capath and os.listdir(paths.capath)):
         context.load_verify_locations(certifi.where())
     return context
+
+
+def explain(error: httpx.HTTPError) -> str:
+    """In words; httpx leaves those of TLS to what lies beneath."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or str(cause or "") or type(error).__name__
