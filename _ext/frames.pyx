@@ -16,30 +16,19 @@ which way was taken. Nothing is written beyond the announced sizes, whatever the
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove
 
 from _ext.codecs cimport *
 from _ext.evp cimport *
+from _ext.piece_stream cimport *
 
 cdef extern from "Python.h":
     PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
     void Py_DECREF(PyObject *)
     char *_bytes_data "PyBytes_AS_STRING"(PyObject *)
-
-cdef enum Codec:
-    CODEC_GZIP = 2
-    CODEC_ZSTD = 4
-
-cdef enum Status:
-    STATUS_OK = 0
-    STATUS_TRUNCATED = 1
-    STATUS_CORRUPT = 2
-    STATUS_MISMATCH = 3
-    STATUS_TRAILING = 4
-    STATUS_NO_MEMORY = 5
 
 cdef enum:
     # How much more than the wanted bytes a piece may hold and still be decoded at once.
@@ -51,12 +40,6 @@ cdef enum:
     # What a workspace keeps between calls, and how many of them are kept per codec.
     SCRATCH_KEPT = 1 << 20
     WORKSPACES_KEPT = 4
-    # Bytes thrown away per step before the chunk begins.
-    DISCARD = 1 << 16
-    # zlib counts in 32 bits.
-    ZLIB_STEP = 1 << 30
-    # RFC 8878 recommends 8 MiB; the encoders in use go up to 128 MiB ("--long=27").
-    WINDOW_LOG_MAX = 27
 
 ctypedef struct Job:
     size_t piece_offset       # in the span
@@ -75,54 +58,26 @@ if _SHA256 == NULL:
     raise ImportError("libcrypto has no SHA256")
 
 
-cdef bint _is_frame(const unsigned char *data, size_t size) noexcept nogil:
-    """A zstd or skippable frame, as far as four bytes tell; less are for the library to judge.
-
-    Keeps the decoders for the formats before zstd 1.0 out of reach, which distributions leave compiled in.
-    """
-    if size < 4:
-        return True
-    cdef uint32_t magic = data[0] | <uint32_t> data[1] << 8 | <uint32_t> data[2] << 16 | <uint32_t> data[3] << 24
-    return magic == <uint32_t> 0xFD2FB528 or (magic >> 4) == 0x184D2A5
-
-
 cdef class _Workspace:
     """The libraries' contexts and the scratch buffer of one call."""
 
     cdef int codec
+    cdef PieceStream stream
     cdef libdeflate_decompressor *deflate
-    cdef z_stream zlib
-    cdef bint zlib_ready
-    cdef ZSTD_DCtx *zstd
     cdef EVP_MD_CTX *digest
     cdef unsigned char *scratch
     cdef size_t scratch_size
-    # The stream at hand.
-    cdef const unsigned char *source
-    cdef size_t source_size
-    cdef size_t source_position
-    cdef uint64_t produced
-    cdef bint frame_begins
-    cdef Status stream_status
 
     def __cinit__(self, int codec):
+        if codec not in (CODEC_GZIP, CODEC_ZSTD):
+            raise ValueError(f"codec: wanted 2 (gzip) or 4 (zstd), got {codec}")
         self.codec = codec
         if codec == CODEC_GZIP:
             self.deflate = libdeflate_alloc_decompressor()
             if self.deflate == NULL:
                 raise MemoryError
-            memset(&self.zlib, 0, sizeof(z_stream))
-            # 15: the largest window; 16: a gzip header, nothing else.
-            if inflateInit2(&self.zlib, 15 + 16) != Z_OK:
-                raise MemoryError
-            self.zlib_ready = True
-        elif codec == CODEC_ZSTD:
-            self.zstd = ZSTD_createDCtx()
-            if self.zstd == NULL:
-                raise MemoryError
-            ZSTD_DCtx_setParameter(self.zstd, ZSTD_d_windowLogMax, WINDOW_LOG_MAX)
-        else:
-            raise ValueError(f"codec: wanted 2 (gzip) or 4 (zstd), got {codec}")
+        if not start_codec(&self.stream, codec):
+            raise MemoryError
         self.digest = EVP_MD_CTX_new()
         if self.digest == NULL:
             raise MemoryError
@@ -130,10 +85,7 @@ cdef class _Workspace:
     def __dealloc__(self):
         if self.deflate != NULL:
             libdeflate_free_decompressor(self.deflate)
-        if self.zlib_ready:
-            inflateEnd(&self.zlib)
-        if self.zstd != NULL:
-            ZSTD_freeDCtx(self.zstd)
+        end_codec(&self.stream)
         if self.digest != NULL:
             EVP_MD_CTX_free(self.digest)
         free(self.scratch)
@@ -198,107 +150,18 @@ cdef class _Workspace:
                 ) != LIBDEFLATE_SUCCESS:
                     return False
             else:
-                if not _is_frame(piece + position, piece_size - position):
+                if not is_frame(piece + position, piece_size - position):
                     return False
                 taken = ZSTD_findFrameCompressedSize(piece + position, piece_size - position)
                 if ZSTD_isError(taken):
                     return False
                 given = ZSTD_decompressDCtx(
-                    self.zstd, out + produced, capacity - produced, piece + position, taken)
+                    self.stream.zstd, out + produced, capacity - produced, piece + position, taken)
                 if ZSTD_isError(given):
                     return False
             position += taken
             produced += given
         return produced == needed if exact else produced >= needed
-
-    # As a stream -------------------------------------------------------------------------------------------
-
-    cdef void open_stream(self, const unsigned char *source, size_t size) noexcept nogil:
-        self.source = source
-        self.source_size = size
-        self.source_position = 0
-        self.produced = 0
-        self.stream_status = STATUS_OK
-        if self.codec == CODEC_GZIP:
-            inflateReset(&self.zlib)
-            self.zlib.avail_in = 0
-        else:
-            ZSTD_DCtx_reset(self.zstd, ZSTD_reset_session_only)
-            self.frame_begins = True
-
-    cdef Status read(self, unsigned char *out, size_t size) noexcept nogil:
-        """The next `size` bytes of the stream, all of them or a lasting error."""
-        if self.stream_status == STATUS_OK and size:
-            if self.codec == CODEC_GZIP:
-                self.stream_status = self.read_gzip(out, size)
-            else:
-                self.stream_status = self.read_zstd(out, size)
-        return self.stream_status
-
-    cdef Status read_gzip(self, unsigned char *out, size_t size) noexcept nogil:
-        cdef unsigned int step
-        cdef int code
-        while True:
-            if self.zlib.avail_in == 0 and self.source_position < self.source_size:
-                step = <unsigned int> min(self.source_size - self.source_position, <size_t> ZLIB_STEP)
-                self.zlib.next_in = <unsigned char *> self.source + self.source_position
-                self.zlib.avail_in = step
-                self.source_position += step
-            step = <unsigned int> min(size, <size_t> ZLIB_STEP)
-            self.zlib.next_out = out
-            self.zlib.avail_out = step
-            code = inflate(&self.zlib, Z_NO_FLUSH)
-            step -= self.zlib.avail_out
-            out += step
-            size -= step
-            self.produced += step
-            if size == 0:
-                return STATUS_OK
-            if code == Z_STREAM_END or code == Z_BUF_ERROR:
-                if self.zlib.avail_in == 0 and self.source_position == self.source_size:
-                    return STATUS_TRUNCATED
-                if code == Z_STREAM_END:
-                    # The next member; anything else that follows is corrupt, as for Go's reader.
-                    inflateReset(&self.zlib)
-            elif code == Z_MEM_ERROR:
-                return STATUS_NO_MEMORY
-            elif code != Z_OK:
-                return STATUS_CORRUPT
-
-    cdef Status read_zstd(self, unsigned char *out, size_t size) noexcept nogil:
-        cdef ZSTD_inBuffer source
-        cdef ZSTD_outBuffer target
-        cdef size_t code
-        source.src = self.source
-        source.size = self.source_size
-        source.pos = self.source_position
-        target.dst = out
-        target.size = size
-        target.pos = 0
-        while True:
-            size = target.pos
-            if self.frame_begins and not _is_frame(self.source + source.pos, source.size - source.pos):
-                return STATUS_CORRUPT
-            # Stops where a frame ends (0), however much input and room there is.
-            code = ZSTD_decompressStream(self.zstd, &target, &source)
-            self.frame_begins = code == 0
-            self.produced += target.pos - size
-            if target.pos == target.size:
-                self.source_position = source.pos
-                return STATUS_OK
-            if ZSTD_isError(code):
-                if ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation:
-                    return STATUS_NO_MEMORY
-                return STATUS_CORRUPT
-            if target.pos == size and source.pos == source.size and source.pos == self.source_position:
-                return STATUS_TRUNCATED
-            self.source_position = source.pos
-
-    cdef Status skip_to(self, uint64_t offset) noexcept nogil:
-        """Throw away what comes before `offset`; the scratch buffer holds DISCARD bytes already."""
-        while self.produced < offset and self.stream_status == STATUS_OK:
-            self.read(self.scratch, <size_t> min(offset - self.produced, <uint64_t> DISCARD))
-        return self.stream_status
 
     # Chunks of one piece -----------------------------------------------------------------------------------
 
@@ -333,18 +196,18 @@ cdef class _Workspace:
         self, const unsigned char *piece, size_t piece_size, Job *jobs, size_t count,
     ) noexcept nogil:
         cdef size_t i
-        self.open_stream(piece, piece_size)
+        open_stream(&self.stream, piece, piece_size)
         for i in range(count):
             if not self.reserve(DISCARD):
                 jobs[i].status = STATUS_NO_MEMORY
                 continue
-            if (jobs[i].inner_offset < self.produced
-                    or jobs[i].inner_offset + jobs[i].size <= self.produced):
+            if (jobs[i].inner_offset < self.stream.produced
+                    or jobs[i].inner_offset + jobs[i].size <= self.stream.produced):
                 # Overlaps the chunk before it: only a hostile TOC does that.
-                self.open_stream(piece, piece_size)
-            jobs[i].status = self.skip_to(jobs[i].inner_offset)
+                open_stream(&self.stream, piece, piece_size)
+            jobs[i].status = skip_to(&self.stream, jobs[i].inner_offset, self.scratch)
             if jobs[i].status == STATUS_OK:
-                jobs[i].status = self.read(jobs[i].out, jobs[i].size)
+                jobs[i].status = read_stream(&self.stream, jobs[i].out, jobs[i].size)
 
     cdef void decode_jobs(self, const unsigned char *span, Job *jobs, size_t count) noexcept nogil:
         """Decode and verify jobs that are sorted by piece and inner offset."""
@@ -511,10 +374,10 @@ def decode_document(int codec, data, size_t skip, size_t size, bint exact):
             elif not work.reserve(DISCARD):
                 status = STATUS_NO_MEMORY
             else:
-                work.open_stream(source, view.len)
-                status = work.skip_to(skip)
+                open_stream(&work.stream, source, view.len)
+                status = skip_to(&work.stream, skip, work.scratch)
                 if status == STATUS_OK:
-                    status = work.read(target, size)
+                    status = read_stream(&work.stream, target, size)
                 if status == STATUS_OK and exact:
                     status = STATUS_TRAILING
         _give_back(work)

@@ -8,15 +8,23 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import zstandard
 
 from registry_storage.errors import FormatError, RegistryStorageError, VerificationError
+from registry_storage.formats import verified
 from registry_storage.formats.base import Compression
 from registry_storage.formats.estargz import ESTARGZ
 from registry_storage.formats.pieces import decode_document, decode_piece
-from registry_storage.formats.verified import VerifiedChunk, decode_chunks, matching_spans, verify_chunk
+from registry_storage.formats.verified import (
+    VerifiedChunk,
+    decode_chunks,
+    decoded_chunks,
+    matching_spans,
+    verify_chunk,
+)
 from registry_storage.formats.zstd_chunked import ZSTD_CHUNKED_PODMAN
 from tests.fakes import layer_blobs
 from tests.fakes.layer_blobs import Chunk, gzip_member, zstd_frame
@@ -216,10 +224,10 @@ def test_verified_chunk_cannot_be_made_without_verification() -> None:
         verify_chunk(bytearray(b"x"), sha256(b"x"))  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match=r"content of layer 7: wanted sha256:0000.*, got sha256:"):
         verify_chunk(b"x", bytes(32), "content of layer 7")
-    verified = verify_chunk(b"x", sha256(b"x"))
-    assert (verified.data, len(verified)) == (b"x", 1)
+    chunk = verify_chunk(b"x", sha256(b"x"))
+    assert (chunk.data, len(chunk)) == (b"x", 1)
     with pytest.raises(AttributeError):
-        verified.data = b"y"  # type: ignore[misc]
+        chunk.data = b"y"  # type: ignore[misc]
 
 
 def test_matching_spans_tells_each_one() -> None:
@@ -229,6 +237,34 @@ def test_matching_spans_tells_each_one() -> None:
     for offset, size in ((len(DATA), 1), (1, len(DATA)), (1 << 63, 1), (0, 1 << 63)):
         with pytest.raises(ValueError, match="span 0"):
             matching_spans(DATA, [(offset, size, bytes(32))])
+
+
+def test_more_than_the_memory_holds_is_a_format_error() -> None:
+    piece = zstd_frame(DATA)
+    with pytest.raises(FormatError, match="no memory"):
+        decode_piece(ZSTD, piece, 0, 1 << 60)
+    chunks = [Chunk(n, 0, len(piece), 0, size, 0, bytes(32)) for n, size in enumerate((10, 1 << 60))]
+    results = decode_chunks(ZSTD_CHUNKED_PODMAN, piece, 0, chunks)
+    assert ["no memory" in str(result) for result in results] == [True, True]
+
+
+def test_batches_bound_what_is_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [DATA[n * 1000 : n * 1000 + 10_000 * n] for n in range(1, 8)]
+    layer = layer_blobs.estargz(parts)
+    shared = layer_blobs.estargz(parts, shared=True)
+    calls: list[int] = []
+
+    def counted(*arguments: Any) -> list[VerifiedChunk | RegistryStorageError]:
+        calls.append(sum(chunk.size for chunk in arguments[3]))
+        return decode_chunks(*arguments)
+
+    monkeypatch.setattr(verified, "BATCH_BYTES", 60_000)
+    monkeypatch.setattr(verified, "decode_chunks", counted)
+    for wanted in (layer, shared):
+        results = list(decoded_chunks(ESTARGZ, wanted.blob, 0, wanted.chunks))
+        assert [getattr(result, "data", result) for result in results] == parts
+    assert calls == [60_000, 40_000, 50_000, 60_000, 70_000, 210_000, 70_000]
+    assert list(decoded_chunks(ESTARGZ, b"", 0, [])) == []
 
 
 def test_many_threads_decode_at_once() -> None:

@@ -24,8 +24,11 @@ _UNIT = {Compression.GZIP: "gzip member", Compression.ZSTD: "zstd frame"}
 
 def decode_piece(compression: Compression, piece: Bytes, inner_offset: int, size: int) -> bytearray:
     """`size` bytes of the decompressed piece from `inner_offset` on. Raises FormatError."""
-    data = bytearray(size)
-    status = frames.decode_into(compression, piece, inner_offset, data)
+    try:
+        data = bytearray(size)
+        status = frames.decode_into(compression, piece, inner_offset, data)
+    except MemoryError:
+        status = Status.NO_MEMORY
     if status:
         raise decode_error("piece", compression, status, inner_offset + size)
     return data
@@ -37,7 +40,10 @@ def decode_document(
     """`size` decompressed bytes after the first `skip`; `exact`: and no more follow. Raises FormatError."""
     if skip + size > MAX_TOC_BYTES + (1 << 20):
         raise FormatError(f"{what}: wanted at most {MAX_TOC_BYTES} bytes, got {skip + size}")
-    status, document = frames.decode_document(compression, data, skip, size, exact)
+    try:
+        status, document = frames.decode_document(compression, data, skip, size, exact)
+    except MemoryError:
+        status, document = Status.NO_MEMORY, b""
     if status:
         raise decode_error(what, compression, status, skip + size)
     return document
@@ -47,7 +53,10 @@ def decode_and_digest(
     compression: Compression, span: Bytes, jobs: Sequence[tuple[int, int, int, int, bytes]]
 ) -> list[tuple[int, bytes]]:
     """Decode and verify many chunks in one call without the GIL; see `_ext/frames.pyi`."""
-    return frames.decode_many(compression, span, jobs)
+    try:
+        return frames.decode_many(compression, span, jobs)
+    except MemoryError:
+        return [(Status.NO_MEMORY, b"")] * len(jobs)
 
 
 def decode_error(what: str, compression: Compression, status: int, needed: int) -> FormatError:

@@ -1,7 +1,7 @@
 """Chunks whose digest matched: the only bytes that may enter the cache or a reply."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import final
 
 from .._ext import chunk_digest
@@ -9,6 +9,9 @@ from ..digest import Digest
 from ..errors import RegistryStorageError, VerificationError
 from .base import Bytes, LayerFormat, PieceOfBlob
 from .pieces import Status, decode_and_digest, decode_error
+
+BATCH_BYTES = 32 << 20
+"""Decompressed bytes that `decoded_chunks` holds at once, unless one piece has more (four times as much then)."""
 
 _KEY = object()
 _DIGEST_SIZE = 32
@@ -83,7 +86,8 @@ def decode_chunks(
 
     `span` is the blob from `span_offset` (bytes) on. One result per chunk, in their order: the chunk, or the
     FormatError or VerificationError that names it; one broken chunk does not spoil the others. Chunks of one
-    piece are decompressed once. Call it in a worker thread.
+    piece are decompressed once. Call it in a worker thread. All of them are in memory at once, and a small span
+    may hold very much: use `decoded_chunks` where the sizes come from a TOC that nobody vouches for.
 
     Raises ValueError for a hole and for a chunk whose piece is not in the span: mistakes of the caller.
     """
@@ -99,9 +103,8 @@ def decode_chunks(
             )
         jobs.append((at, chunk.blob_size, chunk.inner_offset, chunk.size, chunk.digest_raw))
     results: list[VerifiedChunk | RegistryStorageError] = []
-    for chunk, (status, payload) in zip(
-        chunks, decode_and_digest(layer_format.compression, span, jobs), strict=True
-    ):
+    outcomes = decode_and_digest(layer_format.compression, span, jobs)
+    for chunk, (status, payload) in zip(chunks, outcomes, strict=True):
         if status == Status.OK:
             results.append(VerifiedChunk(payload, chunk.digest_raw, key=_KEY))
             continue
@@ -112,6 +115,24 @@ def decode_chunks(
             needed = chunk.inner_offset + chunk.size
             results.append(decode_error(what, layer_format.compression, status, needed))
     return results
+
+
+def decoded_chunks(
+    layer_format: LayerFormat, span: Bytes, span_offset: int, chunks: Sequence[PieceOfBlob]
+) -> Iterator[VerifiedChunk | RegistryStorageError]:
+    """`decode_chunks`, a batch of about `BATCH_BYTES` after the other: drop each result before the next.
+
+    Chunks of one piece should stand together, as in the chunk table, so that it is decompressed once.
+    """
+    first = size = 0
+    for at, chunk in enumerate(chunks):
+        new_piece = at > 0 and chunk.blob_offset != chunks[at - 1].blob_offset
+        limit = BATCH_BYTES if new_piece else 4 * BATCH_BYTES
+        if at > first and size + chunk.size > limit:
+            yield from decode_chunks(layer_format, span, span_offset, chunks[first:at])
+            first, size = at, 0
+        size += chunk.size
+    yield from decode_chunks(layer_format, span, span_offset, chunks[first:])
 
 
 def _mismatch(what: str, wanted_raw: bytes, got_raw: bytes) -> VerificationError:
