@@ -42,6 +42,6 @@ def test_under_the_toc_digest_no_unverified_diff_digest_is_given() -> None:
         "flags": {"expected-layer-diffid": str(DIFF)},
         "compressed-diff-digest": str(LAYER),
         "compressed-size": 1234,
-        "diff-size": 5678,
+        "diff-size": -1,
         "compression": 4,
     }

@@ -17,19 +17,19 @@ def build_info(
     compression: Compression,
     diff_size: int,
 ) -> bytes:
-    """One JSON object and a newline; `diff_size` in bytes, -1 where it is unknown.
+    """One JSON object and a newline; `diff_size` is the size of the files, in bytes.
 
     Asked for by the TOC digest (podman ≥ 5.1) it holds no ``diff-digest``: podman would then reuse the layer for
-    other images by a diffID that nobody has verified.
+    other images by a diffID that nobody has verified. Nor does it tell a ``diff-size`` (-1: unknown): podman
+    compares it with the tar that it makes of the tree when an image is committed, and that tar is not the layer's.
     """
     info: dict[str, Any] = {
         "compressed-diff-digest": str(descriptor.digest),
         "compressed-size": descriptor.size,
         "compression": int(compression),
-        "diff-size": diff_size,
     }
     if name_digest == toc_digest:
-        info |= {"toc-digest": str(toc_digest), "flags": {"expected-layer-diffid": str(diff_id)}}
+        info |= {"toc-digest": str(toc_digest), "flags": {"expected-layer-diffid": str(diff_id)}, "diff-size": -1}
     else:
-        info |= {"diff-digest": str(diff_id)}
+        info |= {"diff-digest": str(diff_id), "diff-size": diff_size}
     return json.dumps(info).encode() + b"\n"
