@@ -43,8 +43,7 @@ $(STAMPS)/venv: pyproject.toml setup.py | install
 	mkdir -p $(STAMPS)
 	rm -f $@
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check 'setuptools>=77' 'cython>=3.1'
-	$(BIN)/pip install -q --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install -q --disable-pip-version-check --editable '.[test]' 'setuptools>=77' 'cython>=3.1'
 	touch $@
 
 $(STAMPS)/kernels: $(STAMPS)/venv $(KERNEL_SOURCES)
