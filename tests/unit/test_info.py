@@ -2,10 +2,9 @@
 
 import json
 
-from registry_storage.formats.base import Compression
-
 from registry_storage.descriptor import Descriptor
 from registry_storage.digest import Digest
+from registry_storage.formats.base import Compression
 from registry_storage.store.info import build_info
 
 LAYER, TOC, DIFF = (Digest.of(text) for text in (b"layer", b"toc", b"diff"))

@@ -15,6 +15,7 @@ from ..registry.ranges import merge
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 from .activity import Activity
+from .memory import MemoryBudget
 from .source import BlobSource
 
 _log = logging.getLogger(__name__)
@@ -24,6 +25,11 @@ MAX_RANGE_BYTES = 8 << 20
 MIN_AROUND_BYTES = 64 << 10
 MAX_AROUND_BYTES = 4 << 20
 RECHECK_BYTES = 8 << 20
+
+
+def _most_compressed(size: int) -> int:
+    """Bytes that `size` bytes take at most when they cannot be compressed, with headers to spare."""
+    return size + size // 64 + (64 << 10)
 
 
 class _Pending:
@@ -42,6 +48,8 @@ class _Piece:
 
     offset: int
     end: int
+    decoded: int = 0
+    """Bytes that decoding it takes."""
     chunks: list[Chunk] = field(default_factory=list)
 
 
@@ -58,7 +66,9 @@ class ChunkFetcher:
         activity: Activity,
         nursery: trio.Nursery,
         workers: trio.CapacityLimiter,
+        memory: MemoryBudget,
     ) -> None:
+        self._memory = memory
         self._name = name
         self._format = layer_format
         self._index = index
@@ -103,23 +113,31 @@ class ChunkFetcher:
     async def _bring(self, numbers: list[int], around: bool) -> None:
         """Make `numbers` ready, whatever it takes; each pending chunk ends with success or an error."""
         try:
-            missing = await self._recheck([self._index.chunk(number) for number in numbers])
+            missing = await self._recheck([self._chunk(number) for number in numbers])
             if around and missing:
                 neighbours = self._read_around(missing)
                 missing += neighbours
                 numbers += [chunk.number for chunk in neighbours]
             ranges = self._ranges(missing)
             if len(ranges) == 1:
-                await self._fetch(ranges[0])
+                await self._fetch_within_budget(ranges[0])
                 return
             async with trio.open_nursery() as nursery:
                 for pieces in ranges:
-                    nursery.start_soon(self._fetch, pieces)
+                    nursery.start_soon(self._fetch_within_budget, pieces)
         except OSError as error:
             _log.error("layer %s: the cache cannot be written: %s", self._name, error.strerror)
             self._finish(numbers, error)
         finally:
             self._finish(numbers, RegistryStorageError(f"layer {self._name}: interrupted"))
+
+    def _chunk(self, number: int) -> Chunk:
+        """A chunk, with no more of the blob than its compressed bytes can possibly take.
+
+        What the index knows is where the next piece begins, which a hostile TOC may put far away.
+        """
+        chunk = self._index.chunk(number)
+        return chunk._replace(blob_size=min(chunk.blob_size, _most_compressed(chunk.inner_offset + chunk.size)))
 
     async def _recheck(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those of `chunks` that are not here, after holes were made and what is on disk was hashed again."""
@@ -175,7 +193,7 @@ class ChunkFetcher:
         for number in range(last.number + 1, self._index.chunk_count):
             if number in self._pending or self._content.is_ready(number) or self._content.is_present(number):
                 break
-            chunk = self._index.chunk(number)
+            chunk = self._chunk(number)
             if chunk.is_hole:
                 continue
             if chunk.blob_offset < last.blob_offset or chunk.blob_offset + chunk.blob_size > limit:
@@ -193,6 +211,7 @@ class ChunkFetcher:
             if piece is None:
                 piece = pieces[chunk.blob_offset] = _Piece(chunk.blob_offset, 0)
             piece.end = max(piece.end, chunk.blob_offset + chunk.blob_size)
+            piece.decoded = max(piece.decoded, chunk.inner_offset + chunk.size)
             piece.chunks.append(chunk)
         if not pieces:
             return []
@@ -201,6 +220,10 @@ class ChunkFetcher:
         ordered = sorted(pieces.values(), key=lambda piece: piece.offset)
         spans = [(piece.offset, piece.end - piece.offset) for piece in ordered]
         return [ordered[part.first : part.end] for part in merge(spans, gap, MAX_RANGE_BYTES)]
+
+    async def _fetch_within_budget(self, pieces: list[_Piece]) -> None:
+        async with self._memory.hold(pieces[-1].end - pieces[0].offset + sum(piece.decoded for piece in pieces)):
+            await self._fetch(pieces)
 
     async def _fetch(self, pieces: list[_Piece]) -> None:
         """Fetch one range; every piece is decoded, verified and kept as soon as its last byte is here."""

@@ -11,6 +11,7 @@ from ..formats.base import LayerFormat
 from ..toc.index import TocIndex
 from .activity import Activity
 from .chunks import ChunkFetcher
+from .memory import MemoryBudget
 from .source import BlobSource
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Layer:
         activity: Activity,
         nursery: trio.Nursery,
         workers: trio.CapacityLimiter,
+        memory: MemoryBudget,
     ) -> None:
         self.key = key
         self.descriptor = descriptor
@@ -38,7 +40,7 @@ class Layer:
         self.content = content
         self.source = source
         self.chunks = ChunkFetcher(
-            str(key.layer_digest), layer_format, index, content, source, activity, nursery, workers
+            str(key.layer_digest), layer_format, index, content, source, activity, nursery, workers, memory
         )
 
     async def read(self, inode: int, file_offset: int, size: int) -> bytes:

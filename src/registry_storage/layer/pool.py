@@ -23,6 +23,7 @@ from .activity import Activity
 from .background import Background
 from .image import Images, ResolvedImage
 from .layer import Layer
+from .memory import MemoryBudget
 from .single_flight import SingleFlight
 from .source import BlobSource
 from .toc_source import fetch_toc
@@ -30,6 +31,8 @@ from .toc_source import fetch_toc
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+MEMORY_BYTES = 128 << 20
+"""For what is being fetched and decoded, all layers together; a single larger chunk goes alone."""
 FAILURE_SECONDS = 2.0
 """How long a failure answers for those who ask the same at once; then it is tried again."""
 
@@ -58,6 +61,7 @@ class Pool:
         self._activity = Activity()
         self.background = Background(self._activity, prefetch=prefetch, rest=background_fetch)
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
+        self._memory = MemoryBudget(MEMORY_BYTES)
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
@@ -220,7 +224,7 @@ class Pool:
             started = trio.current_time()
             packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
             write_atomically(directory / "index", packed)
-            index = await self._load_index(key)
+            index = await self._load_index(key, verify=False)
             if index is None:
                 raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
             _log.info(
@@ -235,12 +239,21 @@ class Pool:
             )
         content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
         layer = Layer(
-            key, descriptor, lazy.format, index, content, source, self._activity, self._nursery, self._workers
+            key,
+            descriptor,
+            lazy.format,
+            index,
+            content,
+            source,
+            self._activity,
+            self._nursery,
+            self._workers,
+            self._memory,
         )
         self._layers[key] = layer
         return layer
 
-    async def _load_index(self, key: LayerKey) -> TocIndex | None:
+    async def _load_index(self, key: LayerKey, *, verify: bool = True) -> TocIndex | None:
         path = self._root.layer(key) / "index"
 
         def load() -> TocIndex | None:
@@ -249,7 +262,7 @@ class Pool:
             except FileNotFoundError:
                 return None
             try:
-                return TocIndex(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+                return TocIndex(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), verify=verify)
             except (FormatError, ValueError) as error:
                 _log.warning("%s is damaged; it will be made again: %s", path, error)
                 path.unlink(missing_ok=True)
