@@ -15,13 +15,14 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 KERNEL_SOURCES := setup.py $(wildcard _ext/*.pyx _ext/*.pxd _ext/*.pxi _ext/*.h)
 
-.PHONY: help install build lint types unit lab interop test demo clean
+.PHONY: help install build lint types unit lab interop test bench demo clean
 
 help:
 	@echo 'make test     install what is missing, build, lint, check types, run every test (root; first time: minutes)'
 	echo 'make demo     one command by full pull and through registry-storage over a slow link (root)'
 	echo '              IMAGE=host/name:tag uses an existing image, COMMAND="…" runs another command in it'
 	echo
+	echo 'make bench    the kernels beside json, zlib and zstandard'
 	echo 'make build    the virtual environment $(VENV) and the compiled modules in it'
 	echo 'make lint     ruff'
 	echo 'make types    mypy'
@@ -72,6 +73,11 @@ interop: lab
 
 test: lint types lab
 	$(BIN)/pytest --durations 15
+
+bench: build
+	@$(BIN)/python -m benchmarks.toc
+	echo
+	$(BIN)/python -m benchmarks.decode
 
 demo: build
 	@$(BIN)/python -m benchmarks.demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
