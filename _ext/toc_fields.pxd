@@ -26,7 +26,6 @@ cdef enum:  # PathStatus
     PATH_OK = 0
     PATH_LONG = 1
     PATH_COMPONENT_LONG = 2
-    PATH_ABSOLUTE = 3
     PATH_PARENT = 4          # holds a ".." component
     PATH_NUL = 5
 
@@ -52,7 +51,7 @@ cdef struct Path:
 
 
 cdef inline int clean_path(const uint8_t *raw, size_t size, Path *path) noexcept nogil:
-    """Drops ``.`` and empty components; refuses what could leave the tree (PathStatus)."""
+    """Drops ``.`` and empty components, a leading slash too (some tools write it); refuses what could leave the tree (PathStatus)."""
     cdef size_t at = 0
     cdef size_t start, length
     cdef bint marked = False
@@ -62,8 +61,6 @@ cdef inline int clean_path(const uint8_t *raw, size_t size, Path *path) noexcept
         return PATH_LONG
     if size == 0:
         return PATH_OK
-    if raw[0] == 0x2F:
-        return PATH_ABSOLUTE
     if memchr(raw, 0, size) != NULL:
         return PATH_NUL
     while at < size:

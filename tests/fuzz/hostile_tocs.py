@@ -57,9 +57,6 @@ def names() -> Iterator[HostileToc]:
         "a/../b",
         "./..",
         "a/b/../../..",
-        "/",
-        "/etc/passwd",
-        "//x",
         "\0",
         "a\0b",
         "a/\0",
@@ -72,6 +69,9 @@ def names() -> Iterator[HostileToc]:
             )
         yield HostileToc(f"link to {name[:20]!r}", encode([regular("b"), link("a", name)]))
     for name in [
+        "/",
+        "/etc/passwd",
+        "//x",
         "...",
         "..a",
         "a..",
@@ -296,12 +296,12 @@ def texts() -> Iterator[HostileToc]:
         b"\\ud83d\\ude00",
         b"\\ud800a",
         b"\\uFFFF",
+        b"\\u002fetc",
     ]:
         yield named(escape, f"escape {escape!r}", refused=False)
     for escape in [
         b"\\u0000",
         b"\\u002e\\u002e",
-        b"\\u002fetc",
         b"a\\/..",
         b"\\u2",
         b"\\u12g4",

@@ -28,7 +28,7 @@ def refuse_unless(condition: object, message: str) -> None:
 
 def clean(raw: bytes) -> list[bytes]:
     """The components of a path."""
-    refuse_unless(len(raw) <= 4096 and not raw.startswith(b"/") and b"\0" not in raw, "path")
+    refuse_unless(len(raw) <= 4096 and b"\0" not in raw, "path")
     parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
     refuse_unless(b".." not in parts and all(len(part) <= 255 for part in parts), "path")
     return parts

@@ -54,7 +54,6 @@ _PROBLEMS: Final = {
     35: "the index would become too large",
     41: "a path of more than 4096 bytes",
     42: "a name of more than 255 bytes",
-    43: "an absolute path",
     44: "a path with '..'",
     45: "holds a NUL",
 }
