@@ -213,6 +213,9 @@ def main() -> int:
     except (processes.ProgramError, converters.ConversionError, OSError) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Interrupted; everything was taken down.", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def demonstrate(image: str | None, command: tuple[str, ...]) -> int:
