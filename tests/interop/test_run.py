@@ -10,8 +10,8 @@ from tests.interop.stand import Generation, Stand
 
 FORMATS = pytest.mark.parametrize("image_format", converters.FORMATS)
 
-LAZY_SHARE = 0.6
-"""A pull and one command need less than this share of the image's bytes; really a fourth to a half."""
+LAZY_SHARE = 0.5
+"""A pull and one command need less than this share of the image's bytes; really about a third."""
 
 _NUMPY = "import json, numpy; print(json.dumps(numpy.linspace(0, 1, 5).tolist()))"
 
