@@ -65,6 +65,8 @@ class Background:
                 await trio.sleep(RETRY_SECONDS)
                 if layer in self._wanted and end is None:
                     self._remaining.append(layer)
+            except Exception:
+                _log.exception("layer %s: background fetch failed", layer.key.layer_digest)
 
     async def _fetch(self, layer: Layer, blob_end: int | None, pause: float) -> None:
         """All missing chunks of `layer` that begin before `blob_end`, in the order of the TOC."""

@@ -128,6 +128,8 @@ class ChunkFetcher:
         except OSError as error:
             _log.error("layer %s: the cache cannot be written: %s", self._name, error.strerror)
             self._finish(numbers, error)
+        except Exception:
+            _log.exception("layer %s: fetching chunks failed", self._name)
         finally:
             self._finish(numbers, RegistryStorageError(f"layer {self._name}: interrupted"))
 
@@ -159,11 +161,11 @@ class ChunkFetcher:
         def hash_again() -> list[Chunk]:
             damaged = []
             for chunk in chunks:
+                if chunk.is_hole:
+                    self._content.write_hole(chunk)
+                    continue
                 try:
-                    if chunk.is_hole:
-                        self._content.write_hole(chunk)
-                    else:
-                        verify_chunk(self._content.read_chunk(chunk), chunk.digest_raw)
+                    verify_chunk(self._content.read_chunk(chunk), chunk.digest_raw)
                 except (VerificationError, OSError):
                     damaged.append(chunk)
             return damaged

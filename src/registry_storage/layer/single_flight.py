@@ -1,11 +1,14 @@
 """One run for all who want the same thing at the same time."""
 
+import logging
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 import trio
 
 from ..errors import RegistryStorageError
+
+_log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -47,6 +50,9 @@ class SingleFlight(Generic[K, V]):
             flight.value = await work()
         except (RegistryStorageError, OSError) as error:
             flight.error = error
+        except Exception as error:
+            _log.exception("%s failed", key)
+            flight.error = RegistryStorageError(f"{key}: {error!r}")
         except BaseException:
             flight.error = RegistryStorageError("interrupted")
             raise

@@ -50,8 +50,12 @@ def _answer(handler: F) -> F:
         except pyfuse3.FUSEError:
             raise
         except (RegistryStorageError, OSError) as error:
-            self.reasons.tell(handler.__name__, error)
-            raise pyfuse3.FUSEError(errno.EIO if handler.__name__ == "read" else _errno(error)) from None
+            if handler.__name__ != "read":
+                self.reasons.tell(handler.__name__, error)
+                raise pyfuse3.FUSEError(_errno(error)) from None
+            if not isinstance(error, RegistryStorageError):  # those were told where they happened, with their file
+                self.reasons.tell("read", error)
+            raise pyfuse3.FUSEError(errno.EIO) from None
         except (ValueError, IndexError):  # a node number that was never given
             raise pyfuse3.FUSEError(errno.ESTALE) from None
         except Exception:
