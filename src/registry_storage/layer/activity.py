@@ -7,7 +7,10 @@ import trio
 
 
 class Activity:
-    """Counts the reads that wait for the network."""
+    """Counts the fetches that a reader asked for.
+
+    A reader that waits for what is being fetched ahead anyway does not count: that work must not wait for it.
+    """
 
     def __init__(self) -> None:
         self._readers = 0
@@ -17,7 +20,7 @@ class Activity:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """For as long as a reader waits."""
+        """For as long as such a fetch goes on."""
         self._readers += 1
         if self._none.is_set():
             self._none = trio.Event()
@@ -30,7 +33,7 @@ class Activity:
                 self._none.set()
 
     async def quiet(self, seconds: float) -> None:
-        """Wait until no reader has waited for `seconds`."""
+        """Wait until no such fetch has gone on for `seconds`."""
         while True:
             await self._none.wait()
             remaining = self._last + seconds - trio.current_time()

@@ -49,31 +49,43 @@ class Background:
         """Until cancelled."""
         while True:
             if self._prioritized:
-                layer, pause = self._prioritized.popleft(), 0.0
-                end: int | None = layer.index.prefetch_end
+                queue, work = self._prioritized, self._fetch_prioritized
             elif self._remaining:
-                layer, pause, end = self._remaining.popleft(), QUIET_SECONDS, None
+                queue, work = self._remaining, self._fetch_rest
             else:
                 self._wake = trio.Event()
                 await self._wake.wait()
                 continue
+            layer = queue.popleft()
             try:
-                await self._fetch(layer, end, pause)
+                await work(layer)
             except (RegistryStorageError, OSError) as error:
                 name = layer.key.layer_digest
                 _log.warning("layer %s: background fetch: %s; again in %d s", name, error, RETRY_SECONDS)
                 await trio.sleep(RETRY_SECONDS)
-                if layer in self._wanted and end is None:
-                    self._remaining.append(layer)
+                if layer in self._wanted and queue is self._remaining:
+                    queue.append(layer)
             except Exception:
                 _log.exception("layer %s: background fetch failed", layer.key.layer_digest)
 
-    async def _fetch(self, layer: Layer, blob_end: int | None, pause: float) -> None:
-        """All missing chunks of `layer` that begin before `blob_end`, in the order of the TOC."""
+    async def _fetch_prioritized(self, layer: Layer) -> None:
+        """Everything before the landmark, at once: whoever reads it meanwhile waits for its turn."""
+        end, numbers, size = layer.index.prefetch_end, [], 0
+        for number in range(layer.index.chunk_count):
+            chunk = layer.index.chunk(number)
+            if not chunk.is_hole and chunk.blob_offset < end and not layer.content.is_present(number):
+                numbers.append(number)
+                size += chunk.blob_size
+        if numbers:
+            await layer.chunks.fill(numbers)
+            _log.info("layer %s: prioritized files are here, %d bytes fetched", layer.key.layer_digest, size)
+
+    async def _fetch_rest(self, layer: Layer) -> None:
+        """All missing chunks in the order of the TOC, slice by slice, as long as it is quiet."""
         number, fetched = 0, 0
         while layer in self._wanted:
-            await self._activity.quiet(pause)
-            if pause and self._prioritized:  # a layer that came later, but whose prioritized files go first
+            await self._activity.quiet(QUIET_SECONDS)
+            if self._prioritized:  # a layer that came later, but whose prioritized files go first
                 self._remaining.appendleft(layer)
                 return
             start = layer.missing_from(number)
@@ -82,16 +94,11 @@ class Background:
             numbers, size, number = [], 0, start
             while number < layer.index.chunk_count and size < SLICE_BYTES:
                 chunk = layer.index.chunk(number)
-                if blob_end is not None and chunk.blob_offset >= blob_end and not chunk.is_hole:
-                    break
                 if not layer.content.is_present(number):
                     numbers.append(number)
                     size += chunk.blob_size
                 number += 1
-            if not numbers:
-                break
             await layer.chunks.fill(numbers)
             fetched += size
         if fetched and layer in self._wanted:
-            what = "complete" if blob_end is None else "prioritized files are here"
-            _log.info("layer %s: %s, %d bytes fetched", layer.key.layer_digest, what, fetched)
+            _log.info("layer %s: complete, %d bytes fetched", layer.key.layer_digest, fetched)

@@ -87,16 +87,16 @@ class ChunkFetcher:
         Raises RegistryError, VerificationError, FormatError or OSError. Nothing is remembered of a failure: the
         next call tries again.
         """
-        waits = self._start(range(first, end), around=True)
-        if waits:
-            with self._activity.reading():
-                await _all(waits)
+        await _all(self._start(range(first, end), urgent=True))
 
     async def fill(self, numbers: Iterable[int]) -> None:
-        """The same for work that nobody waits for."""
-        await _all(self._start(numbers, around=False))
+        """The same for work that nobody waits for: exactly these chunks, one range after the other.
 
-    def _start(self, numbers: Iterable[int], *, around: bool) -> list[_Pending]:
+        A reader that comes for one of them waits for its turn instead of asking once more.
+        """
+        await _all(self._start(numbers, urgent=False))
+
+    def _start(self, numbers: Iterable[int], *, urgent: bool) -> list[_Pending]:
         waits, mine = [], []
         for number in numbers:
             if self._content.is_ready(number):
@@ -107,24 +107,25 @@ class ChunkFetcher:
                 mine.append(number)
             waits.append(pending)
         if mine:
-            self._nursery.start_soon(self._bring, mine, around)
+            self._nursery.start_soon(self._bring, mine, urgent)
         return waits
 
-    async def _bring(self, numbers: list[int], around: bool) -> None:
+    async def _bring(self, numbers: list[int], urgent: bool) -> None:
         """Make `numbers` ready, whatever it takes; each pending chunk ends with success or an error."""
         try:
             missing = await self._recheck([self._chunk(number) for number in numbers])
-            if around and missing:
+            if urgent and missing:
                 neighbours = self._read_around(missing)
                 missing += neighbours
                 numbers += [chunk.number for chunk in neighbours]
             ranges = self._ranges(missing)
-            if len(ranges) == 1:
-                await self._fetch_within_budget(ranges[0])
+            if not urgent:
+                await self._fetch_in_turn(ranges)
                 return
-            async with trio.open_nursery() as nursery:
-                for pieces in ranges:
-                    nursery.start_soon(self._fetch_within_budget, pieces)
+            with self._activity.reading():
+                async with trio.open_nursery() as nursery:
+                    for pieces in ranges:
+                        nursery.start_soon(self._fetch_within_budget, pieces)
         except OSError as error:
             _log.error("layer %s: the cache cannot be written: %s", self._name, error.strerror)
             self._finish(numbers, error)
@@ -223,12 +224,25 @@ class ChunkFetcher:
         spans = [(piece.offset, piece.end - piece.offset) for piece in ordered]
         return [ordered[part.first : part.end] for part in merge(spans, gap, MAX_RANGE_BYTES)]
 
-    async def _fetch_within_budget(self, pieces: list[_Piece]) -> None:
-        async with self._memory.hold(pieces[-1].end - pieces[0].offset + sum(piece.decoded for piece in pieces)):
-            await self._fetch(pieces)
+    async def _fetch_in_turn(self, ranges: Sequence[list[_Piece]]) -> None:
+        """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""
+        for position, pieces in enumerate(ranges):
+            await self._activity.quiet(0)
+            error = await self._fetch_within_budget(pieces)
+            if error is not None:
+                rest = (chunk.number for later in ranges[position + 1 :] for piece in later for chunk in piece.chunks)
+                self._finish(rest, error)
+                return
 
-    async def _fetch(self, pieces: list[_Piece]) -> None:
-        """Fetch one range; every piece is decoded, verified and kept as soon as its last byte is here."""
+    async def _fetch_within_budget(self, pieces: list[_Piece]) -> RegistryStorageError | None:
+        async with self._memory.hold(pieces[-1].end - pieces[0].offset + sum(piece.decoded for piece in pieces)):
+            return await self._fetch(pieces)
+
+    async def _fetch(self, pieces: list[_Piece]) -> RegistryStorageError | None:
+        """Fetch one range; every piece is decoded, verified and kept as soon as its last byte is here.
+
+        Returns the error when the range could not be fetched; a chunk that is refused is no such error.
+        """
         start, end = pieces[0].offset, max(piece.end for piece in pieces)
         buffer, base, done = bytearray(), start, 0  # the buffer holds the blob from `base` on
         try:
@@ -253,6 +267,8 @@ class ChunkFetcher:
                     self._name, self._path(chunks[0]), start, end, error,
                 )  # fmt: skip
             self._finish([chunk.number for chunk in chunks], error)
+            return error
+        return None
 
     async def _keep(self, span: bytes, span_offset: int, pieces: Sequence[_Piece]) -> None:
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
