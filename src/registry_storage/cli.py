@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--read-timeout-seconds", type=float, metavar="S", help="longest wait for bytes of a file")
     parser.add_argument("--read-ahead-kib", type=int, metavar="KIB", help="the kernel's read-ahead on the mount")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write down what is read, as JSON lines")
     parser.add_argument("--log-level", choices=LOG_LEVELS)
     parser.add_argument("--log-format", choices=LOG_FORMATS)
     parser.add_argument("--version", action="version", version=f"{DAEMON} {__version__}")

@@ -50,6 +50,8 @@ class Settings:
     """How long a read waits at most for its bytes before it fails with EIO; the next read tries again."""
     read_ahead_kib: int = 128
     """The kernel's read-ahead on the mount."""
+    record: Path | None = None
+    """Where to write down what is read from layers, as JSON lines; for optimizing images."""
     log_level: str = "info"
     log_format: str = "text"
 
@@ -97,11 +99,11 @@ def load_settings(file: Path | None, overrides: Mapping[str, object]) -> Setting
 
 
 def _typed(what: str, value: object, default: object) -> object:
-    if isinstance(default, Path | Platform):
+    if default is None or isinstance(default, Path | Platform):
         if not isinstance(value, str):
             raise ConfigError(f"{what}: wanted a string, got {type(value).__name__}")
         try:
-            return Path(value) if isinstance(default, Path) else Platform.parse(value)
+            return Platform.parse(value) if isinstance(default, Platform) else Path(value)
         except InvalidDocumentError as error:
             raise ConfigError(f"{what}: {error}") from None
     wanted = type(default)

@@ -16,6 +16,7 @@ from .registry.client import RegistryClient
 from .registry.credentials import AuthFiles
 from .registry.registries_conf import RegistriesConf
 from .store import kernel
+from .store.recorder import Recorder
 from .store.session import Session
 from .store.tree import Tree
 
@@ -41,13 +42,20 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                 )
                 blobs = WholeBlobs(root, nursery)
                 tree = Tree(pool, ledger, blobs)
+                recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 session = Session(
-                    mountpoint, tree, settings.root, read_timeout_seconds=settings.read_timeout_seconds
+                    mountpoint,
+                    tree,
+                    settings.root,
+                    read_timeout_seconds=settings.read_timeout_seconds,
+                    recorder=recorder,
                 )
                 try:
                     await _serve(session, pool, mountpoint, settings)
                 finally:
                     session.close()
+                    if recorder is not None:
+                        recorder.close()
                 nursery.cancel_scope.cancel()
             blobs.close()
             pool.close()

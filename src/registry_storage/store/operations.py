@@ -13,6 +13,7 @@ import trio
 from ..errors import InvalidInputError, NoSuchNodeError, NotFoundError, NotLazyError, RegistryStorageError
 from .attributes import LAYER_SECONDS, Stat
 from .reasons import Reasons
+from .recorder import Recorder
 from .tree import Tree
 
 _log = logging.getLogger(__name__)
@@ -102,11 +103,12 @@ class Operations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, tree: Tree, root: str, read_timeout_seconds: float) -> None:
+    def __init__(self, tree: Tree, root: str, read_timeout_seconds: float, recorder: Recorder | None) -> None:
         super().__init__()
         self.reasons = Reasons()
         self._tree = tree
         self._root = root
+        self._recorder = recorder
         self._timeout = read_timeout_seconds
         self._failed_reads: dict[int, _FailedRead] = {}
         self._absent = pyfuse3.EntryAttributes()
@@ -161,7 +163,10 @@ class Operations(pyfuse3.Operations):
                 opened = self._tree.open_layer(fh)
                 if opened is not None:
                     layer, inode = opened
-                    return await layer.read(inode, off, size)
+                    data = await layer.read(inode, off, size)
+                    if self._recorder is not None:
+                        await self._recorder.note(fh >> 32, layer, inode, off, len(data))
+                    return data
                 return await self._tree.read(fh, off, size)
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
             if len(self._failed_reads) >= MAX_FAILED_READS:

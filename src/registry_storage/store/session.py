@@ -13,6 +13,7 @@ from ..errors import MountError
 from ..names import FILE_SYSTEM
 from . import kernel
 from .operations import Operations
+from .recorder import Recorder
 from .tree import Tree
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ class Session:
     reply to that reaches the kernel with a number that no request has, and is ignored. Raises MountError.
     """
 
-    def __init__(self, mountpoint: Path, tree: Tree, root: Path, *, read_timeout_seconds: float) -> None:
+    def __init__(
+        self, mountpoint: Path, tree: Tree, root: Path, *, read_timeout_seconds: float, recorder: Recorder | None
+    ) -> None:
         self._mountpoint = mountpoint
         self._socket, libfuse_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -41,7 +44,7 @@ class Session:
             handshake = kernel.shake_hands(self._device, self._max_read)
             os.set_blocking(self._device, False)
             self._socket.send(kernel.synthetic_init(handshake))
-            operations = Operations(tree, str(root), read_timeout_seconds)
+            operations = Operations(tree, str(root), read_timeout_seconds, recorder)
             try:
                 pyfuse3.init(operations, f"/dev/fd/{libfuse_socket.detach()}", {f"fsname={FILE_SYSTEM}"})
             except RuntimeError as error:
