@@ -61,4 +61,8 @@ def test_a_user_without_privileges_serves_and_reads(registry: FakeRegistry, home
     assert result.returncode == 0, result.stderr + log
     assert (home / "content").read_bytes() == CONTENT, log
     assert f"user_id={NOBODY}" in (home / "mounts").read_text()
-    assert (home / "after").read_text().strip() == "0"
+    if Path("/etc/mtab").exists():
+        assert (home / "after").read_text().strip() == "0"
+    else:  # a bare chroot: fusermount3 looks there who mounted
+        assert "cannot be unmounted" in log
+        assert "/etc/mtab" in log

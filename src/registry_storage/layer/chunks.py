@@ -85,9 +85,15 @@ class ChunkFetcher:
         """Return when chunks `first` to `end` (exclusive) are ready; for readers.
 
         Raises RegistryError, VerificationError, FormatError or OSError. Nothing is remembered of a failure: the
-        next call tries again.
+        next call tries again, and so does this one when what failed had begun before it came.
         """
-        await _all(self._start(range(first, end), urgent=True))
+        joined = any(number in self._pending for number in range(first, end))
+        try:
+            await _all(self._start(range(first, end), urgent=True))
+        except (RegistryStorageError, OSError):
+            if not joined:
+                raise
+            await _all(self._start(range(first, end), urgent=True))
 
     async def fill(self, numbers: Iterable[int]) -> None:
         """The same for work that nobody waits for: exactly these chunks, one range after the other.
