@@ -78,6 +78,8 @@ bench: build
 	@$(BIN)/python -m benchmarks.toc
 	echo
 	$(BIN)/python -m benchmarks.decode
+	echo
+	$(BIN)/python -m benchmarks.lane
 
 demo: build
 	@$(BIN)/python -m benchmarks.demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
