@@ -1,0 +1,1 @@
+"""Layers written, and read without daemon or registry."""
