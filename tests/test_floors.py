@@ -13,8 +13,8 @@ FLOORS = {
     "formats": 1,
     "registry": 2, "cache": 2,
     "layer": 3,
-    "store": 4,
-    "daemon": 5, "cli": 5, "__main__": 5,
+    "store": 4, "convert": 4,
+    "daemon": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5,
 }  # fmt: skip
 
 NEIGHBOURS_APART = [("cache", "registry"), ("store", "convert")]
