@@ -114,6 +114,27 @@ class Uploader:
             except RetryableError as failure:
                 await budget.pause(failure)
 
+    async def find_blob(self, digest: Digest) -> Outcome | None:
+        """Whether the repository has the blob, or can mount it; None: neither. Raises RegistryError."""
+        outcome, location = await self._find(digest, self._client.budget(0))
+        if location is not None:
+            await self._abort(location)
+        return outcome
+
+    async def _find(self, digest: Digest, budget: Budget) -> tuple[Outcome | None, httpx.URL | None]:
+        """And an upload, where the registry began one instead of mounting."""
+        if await self.has_blob(digest):
+            return Outcome.EXISTING, None
+        what = f"{self._name}: blob {digest}"
+        location = None
+        for repository in self._mounting.mounted:
+            if location is not None:
+                await self._abort(location)
+            location = await self._mount(digest, repository, budget, what)
+            if location is None:
+                return Outcome.MOUNTED, None
+        return None, location
+
     async def upload_blob(
         self, descriptor: Descriptor, source: BlobSource, *, progress: Callable[[int], None] = _ignore_progress
     ) -> Outcome:
@@ -123,16 +144,10 @@ class Uploader:
         begun and fails is cancelled at the registry. Raises RegistryError, and OSError of `source`.
         """
         what = f"{self._name}: blob {descriptor.digest}"
-        if await self.has_blob(descriptor.digest):
-            return Outcome.EXISTING
         budget = self._client.budget(descriptor.size)
-        location = None
-        for repository in self._mounting.mounted:
-            location = await self._mount(descriptor.digest, repository, budget, what)
-            if location is None:
-                return Outcome.MOUNTED
-            await self._abort(location)
-        location = None
+        found, location = await self._find(descriptor.digest, budget)
+        if found is not None:
+            return found
         offset = confirmed = 0
         try:
             while True:
