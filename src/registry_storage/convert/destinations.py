@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -33,16 +33,13 @@ class Destination(Protocol):
     async def put_blob(
         self, descriptor: Descriptor, source: Path | bytes, progress: Callable[[int], None]
     ) -> Outcome:
-        """Store a blob; a file may be gone afterwards."""
+        """Store a blob; a file must stay until something is published."""
 
     async def put_manifest(self, descriptor: Descriptor, data: bytes) -> None:
         """Store a manifest that no name leads to yet."""
 
     async def publish(self, descriptor: Descriptor, data: bytes, suffix: str = "") -> None:
         """Store a manifest or index under the destination's name with `suffix`."""
-
-    async def abandon(self) -> None:
-        """Take back what was stored and has no name, where that is possible; fails never."""
 
 
 class RegistryDestination:
@@ -77,9 +74,6 @@ class RegistryDestination:
         tag = self._reference.tag
         await self._uploader.put_manifest(data, descriptor.media_type, None if tag is None else tag + suffix)
 
-    async def abandon(self) -> None:
-        """The registry collects what no manifest names; broken uploads were cancelled."""
-
 
 class _Memory:
     def __init__(self, data: bytes) -> None:
@@ -104,37 +98,30 @@ class _File:
 
 
 class LayoutDestination:
-    """An image in an OCI image layout."""
+    """An image in an OCI image layout. Nothing is written there before it is published."""
 
     oci_only = True
 
     def __init__(self, path: Path, tag: str | None, name: str) -> None:
         self._layout = Layout(path)
         self._tag = tag
-        self._added: list[Path] = []
-        self._created: list[Path] | None = None
+        self._pending: dict[Digest, Path | bytes] = {}
         self.name = name
 
     async def find_blob(self, digest: Digest) -> Outcome | None:
         """See Destination."""
-        return Outcome.EXISTING if self._layout.blob_path(digest).is_file() else None
+        known = digest in self._pending or self._layout.blob_path(digest).is_file()
+        return Outcome.EXISTING if known else None
 
     async def put_blob(
         self, descriptor: Descriptor, source: Path | bytes, progress: Callable[[int], None]
     ) -> Outcome:
-        """See Destination."""
-        # Not to be cancelled in the middle: what was added must be known to be taken back.
-        added = await trio.to_thread.run_sync(self._add, descriptor.digest, source)
+        """See Destination; a file must stay until it is published."""
+        found = await self.find_blob(descriptor.digest)
+        if found is None:
+            self._pending[descriptor.digest] = source
         progress(descriptor.size)
-        return Outcome.UPLOADED if added else Outcome.EXISTING
-
-    def _add(self, digest: Digest, source: Path | bytes) -> bool:
-        if self._created is None:
-            self._created = self._layout.create()
-        added = self._layout.add_blob(digest, source)
-        if added:
-            self._added.append(self._layout.blob_path(digest))
-        return added
+        return found or Outcome.UPLOADED
 
     async def put_manifest(self, descriptor: Descriptor, data: bytes) -> None:
         """See Destination."""
@@ -144,16 +131,19 @@ class LayoutDestination:
         """See Destination."""
         await self.put_manifest(descriptor, data)
         tag = self._tag + suffix if self._tag is not None else suffix.lstrip("-") or None
-        await trio.to_thread.run_sync(self._layout.publish, descriptor, tag)
-        self._added.clear()
-        self._created = []
+        # In one go, which a cancellation does not break: either all of it is there or what was added goes again.
+        await trio.to_thread.run_sync(self._publish, descriptor, tag)
 
-    async def abandon(self) -> None:
-        """See Destination."""
-        for path in self._added:
-            path.unlink(missing_ok=True)
-        for path in reversed(self._created or []):
-            try:
-                path.rmdir() if path.is_dir() else path.unlink()
-            except OSError:
-                continue
+    def _publish(self, descriptor: Descriptor, tag: str | None) -> None:
+        made = self._layout.create()
+        try:
+            for digest, source in self._pending.items():
+                if self._layout.add_blob(digest, source):
+                    made.append(self._layout.blob_path(digest))
+            self._layout.publish(descriptor, tag)
+        except BaseException:
+            for path in reversed(made):
+                with suppress(OSError):
+                    path.rmdir() if path.is_dir() else path.unlink()
+            raise
+        self._pending.clear()
