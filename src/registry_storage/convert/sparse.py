@@ -99,7 +99,7 @@ def _become_plain(
     end = 0
     for offset, size in parts:
         if offset < end or offset + size > real_size:
-            raise FormatError(f"tar: sparse map: wanted ascending parts inside {real_size} bytes, got {offset} + {size}")
+            raise FormatError(f"tar: sparse map: wanted ascending parts in {real_size} bytes, got {offset} + {size}")
         end = offset + size
     if sum(size for _, size in parts) != entry.stored_size:
         raise FormatError(f"tar: sparse map: wanted parts of {entry.stored_size} bytes together")

@@ -40,7 +40,7 @@ class TarEntry:
 
 def clean_path(name: bytes) -> bytes:
     """`name` without ``.`` components and needless slashes. Raises FormatError for ``..``."""
-    if not name.startswith((b"/", b"./", b"../")) and b"//" not in name and b"/." not in name and name not in (b".", b".."):
+    if name[:1] not in (b"/", b".") and b"//" not in name and b"/." not in name:
         return name[:-1] if name.endswith(b"/") else name
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if b".." in parts:

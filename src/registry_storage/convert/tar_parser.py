@@ -22,7 +22,7 @@ Records = list[tuple[bytes, bytes]]
 
 
 class TarParser:
-    """Goes through a tar; after each entry its content (`stored_size` bytes and padding) must be taken by the caller."""
+    """Goes through a tar; the caller takes each entry's content, `stored_size` bytes and padding, before the next."""
 
     def __init__(self, stream: TarBytes) -> None:
         self.stream = stream
@@ -97,7 +97,8 @@ class TarParser:
                 prefix = _text(block[345:476] if block[508:512] == b"tar\0" else block[345:500])
                 name = prefix + b"/" + name
         size = _number(block, 124, 136, "size")
-        mode, uid, gid = _number(block, 100, 108, "mode"), _number(block, 108, 116, "uid"), _number(block, 116, 124, "gid")
+        mode = _number(block, 100, 108, "mode")
+        uid, gid = _number(block, 108, 116, "uid"), _number(block, 116, 124, "gid")
         mtime_ns = _number(block, 136, 148, "mtime") * 1_000_000_000
         if long_name is not None:
             name = long_name

@@ -97,14 +97,14 @@ class TarSource:
         Raises InvalidInputError for paths that are missing, unless `allow_missing`. Sets `missing`.
         """
         with tempfile.TemporaryFile(prefix="layer-") as spool:
-            places, positions = self._spool(spool)  # type: ignore[arg-type]
+            places, positions = self._spool(spool)
             order = prioritize(places, wanted)
             self.missing = order.missing
             if order.missing and not allow_missing:
                 raise InvalidInputError(
-                    f"prioritized files: {len(order.missing)} are not in the layer, the first is {order.missing[0]!r:.300}"
+                    f"prioritized files: {len(order.missing)} are not in the layer, first {order.missing[0]!r:.300}"
                 )
-            stream = FileStream(spool)  # type: ignore[arg-type]
+            stream = FileStream(spool)
             parser = TarParser(stream)
 
             def at(number: int) -> SourceEntry:

@@ -35,7 +35,9 @@ class TarSplitWriter:
             field = b'"name_raw":"%s"' % binascii.b2a_base64(name, newline=False)
         if size:
             checksum = binascii.b2a_base64(crc.to_bytes(8, "big"), newline=False)
-            self._line(b'{"type":1,%s,"size":%d,"payload":"%s","position":%d}\n' % (field, size, checksum, self._position))
+            self._line(
+                b'{"type":1,%s,"size":%d,"payload":"%s","position":%d}\n' % (field, size, checksum, self._position)
+            )
         else:
             self._line(b'{"type":1,%s,"payload":null,"position":%d}\n' % (field, self._position))
 

@@ -58,17 +58,34 @@ def unpacked_blocks(source: BinaryIO, progress: Callable[[int], None]) -> Iterat
         return
     if compression not in (Compression.GZIP, Compression.ZSTD):
         raise FormatError(f"layer: wanted gzip, zstd or no compression, got {compression.name.lower()}")
-    unpacker = unpack.Unpacker(compression)
-    try:
-        while data:
-            yield from _unpack(unpacker, data)
-            data = read()
-        # What the library still holds although all input is used up.
-        yield from _unpack(unpacker, b"")
-    except ValueError:
-        raise FormatError(f"layer: a corrupt {compression.name.lower()} stream before byte {taken}") from None
-    if not unpacker.complete:
-        raise FormatError(f"layer: the {compression.name.lower()} stream is cut off after {taken} bytes")
+    unpacking = Unpacking(compression)
+    while data:
+        yield from unpacking.feed(data)
+        data = read()
+    yield from unpacking.finish()
+
+
+class Unpacking:
+    """A whole gzip or zstd stream, decompressed as it comes."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._name = compression.name.lower()
+        self._unpacker = unpack.Unpacker(compression)
+        self._taken = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The blocks that more input gives. Raises FormatError."""
+        try:
+            yield from _unpack(self._unpacker, data)
+        except ValueError:
+            raise FormatError(f"layer: a corrupt {self._name} stream, behind byte {self._taken}") from None
+        self._taken += len(data)
+
+    def finish(self) -> Iterator[bytes]:
+        """What the library still holds although all input is used up. Raises FormatError: cut off."""
+        yield from self.feed(b"")
+        if not self._unpacker.complete:
+            raise FormatError(f"layer: the {self._name} stream is cut off after {self._taken} bytes")
 
 
 def _unpack(unpacker: unpack.Unpacker, data: bytes) -> Iterator[bytes]:
