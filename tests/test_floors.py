@@ -27,8 +27,11 @@ KERNEL_OWNERS = {
     "chunk_digest": {"formats/verified.py"},
     "frames": {"formats/verified.py", "formats/pieces.py", "formats/frames.py"},
     "fuse_lane": {"store/session.py"},
+    "splitter": {"convert/chunker.py"},
     "toc_builder": {"toc/index.py"},
     "toc_index": {"toc/index.py"},
+    "unpack": {"convert/unpacking.py"},
+    "writer": {"formats/pack.py"},
 }
 MODULES = sorted(SOURCE.rglob("*.py"))
 
