@@ -155,7 +155,7 @@ class Conversion:
             Job(layer, diff_id, first)
             for layer, diff_id, first in zip(manifest.layers, diff_ids, prioritized, strict=True)
         )
-        return PlannedImage(document, manifest, config, _platform(config), jobs)
+        return PlannedImage(document, manifest, config, platform_of(config), jobs)
 
     async def _prioritized(self, digest: Digest, manifest: Manifest, plan: Plan) -> Sequence[tuple[str, ...]]:
         wishes, count = self._options.wishes, len(manifest.layers)
@@ -256,7 +256,8 @@ class Conversion:
         return str(descriptor.digest)
 
 
-def _platform(config: bytes) -> str:
+def platform_of(config: bytes) -> str:
+    """``os/architecture[/variant]`` as an image config has it."""
     document = load_json(config, "config")
     parts = [document.get(key) for key in ("os", "architecture", "variant")]
     return "/".join(part for part in parts if isinstance(part, str) and part)
