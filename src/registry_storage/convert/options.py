@@ -81,9 +81,9 @@ class WriteOptions:
             raise InvalidInputError(f"minimum chunk size: wanted 0 to {MAX_CHUNK_SIZE}, got {self.min_chunk_size}")
         if kind is not LayerKind.ESTARGZ and (self.min_chunk_size or self.external_toc):
             raise InvalidInputError(f"minimum chunk size and external TOC: wanted with estargz, got {kind.value}")
-        if self.keep_diff_id and kind in (LayerKind.ESTARGZ, LayerKind.ZSTD_CHUNKED_STARGZ):
-            if kind is LayerKind.ZSTD_CHUNKED_STARGZ or not self.external_toc:
-                raise InvalidInputError("keeping the diffID: wanted estargz with an external TOC, or podman's kind")
+        has_landmark = kind is LayerKind.ZSTD_CHUNKED_STARGZ or (kind is LayerKind.ESTARGZ and not self.external_toc)
+        if self.keep_diff_id and has_landmark:
+            raise InvalidInputError("keeping the diffID: wanted estargz with an external TOC, or podman's kind")
         if self.prioritized and (self.keep_diff_id or kind is LayerKind.UNCOMPRESSED):
             raise InvalidInputError("prioritized files: they change the order, so the diffID cannot be kept")
 

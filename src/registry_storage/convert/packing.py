@@ -98,7 +98,7 @@ class Packer:
         self._queue.append(
             (batch, size, self._workers.submit(self._pack, batch), self._ordered.submit(self._sum, batch))
         )
-        while self._in_flight > IN_FLIGHT_BYTES or (self._queue and self._queue[0][2].done() and self._queue[0][3].done()):
+        while self._queue and (self._in_flight > IN_FLIGHT_BYTES or self._first_is_done()):
             self._collect()
 
     def drain(self) -> None:
@@ -157,6 +157,9 @@ class Packer:
             file.summer.update(part)
             if self._crc:
                 file.crc = crc64(part, file.crc)
+
+    def _first_is_done(self) -> bool:
+        return self._queue[0][2].done() and self._queue[0][3].done()
 
     def _collect(self) -> None:
         batch, size, packing, summing = self._queue.popleft()
