@@ -92,7 +92,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--estargz-min-chunk-size", type=size, default=0, metavar="SIZE", help="small files share a gzip member"
     )
     layers.add_argument("--estargz-external-toc", action="store_true", help="TOCs go to an image DST-esgztoc")
-    layers.add_argument("--estargz-keep-diff-id", action="store_true", help="with an external TOC: the tar stays the same")
+    layers.add_argument("--estargz-keep-diff-id", action="store_true", help="the tar stays byte for byte the same")
     layers.add_argument("--reuse", action="store_true", help="leave layers that are in the format already as they are")
     first = parser.add_argument_group("files that come first")
     first.add_argument(

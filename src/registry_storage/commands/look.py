@@ -26,8 +26,9 @@ from .opening import open_source, registry_client
 class Arguments:
     """What the command line says."""
 
-    place: Place | Path
-    """A file is a layer's blob."""
+    place: Place
+    blob: Path | None
+    """A layer's file, instead."""
     platforms: tuple[Platform, ...]
     all_platforms: bool
     toc: bool = False
@@ -54,19 +55,17 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def read(given: argparse.Namespace) -> Arguments:
     """Check the command line. Raises InvalidInputError."""
     path = Path(given.place)
-    place = path if path.is_file() else Place.parse(given.place)
+    place = Place("file", given.place) if path.is_file() else Place.parse(given.place)
     if given.platform and given.all_platforms:
         raise InvalidInputError("wanted some platforms or all of them, got both")
     toc, as_json = getattr(given, "toc", False), getattr(given, "as_json", False)
-    return Arguments(place, tuple(given.platform) or (host_platform(),), given.all_platforms, toc, as_json)
+    blob = path if path.is_file() else None
+    return Arguments(place, blob, tuple(given.platform) or (host_platform(),), given.all_platforms, toc, as_json)
 
 
 @asynccontextmanager
-async def _images(arguments: Arguments) -> AsyncIterator[tuple[Source | None, list[ImageView], work.WorkDirectory]]:
+async def _images(arguments: Arguments) -> AsyncIterator[tuple[Source, list[ImageView], work.WorkDirectory]]:
     with work.opened(f"look at {arguments.place}") as directory:
-        if isinstance(arguments.place, Path):
-            yield None, [], directory
-            return
         async with registry_client() as client:
             source = await open_source(arguments.place, client, directory)
             wanted = None if arguments.all_platforms else arguments.platforms
@@ -75,12 +74,10 @@ async def _images(arguments: Arguments) -> AsyncIterator[tuple[Source | None, li
 
 async def run_inspect(arguments: Arguments) -> int:
     """Print what there is; the exit status."""
+    if arguments.blob is not None:
+        _print_layers(arguments, [await trio.to_thread.run_sync(describe, arguments.blob)])
+        return 0
     async with _images(arguments) as (source, images, _):
-        if source is None:
-            assert isinstance(arguments.place, Path)
-            views = [await trio.to_thread.run_sync(describe, arguments.place)]
-            _print_layers(arguments, views)
-            return 0
         for image in images:
             views = [await open_layer(source, layer) for layer in image.manifest.layers]
             if not arguments.toc and not arguments.as_json:
@@ -104,14 +101,13 @@ def _print_layers(arguments: Arguments, views: Iterable[LayerView]) -> None:
 async def run_toc_digest(arguments: Arguments) -> int:
     """Print the TOC digests; 1 when a layer has none."""
     status = 0
+    if arguments.blob is not None:
+        view = await trio.to_thread.run_sync(describe, arguments.blob)
+        if view.toc_digest is None:
+            raise NotLazyError(f"{arguments.blob}: {view.reason}")
+        _say(view.toc_digest)
+        return 0
     async with _images(arguments) as (source, images, _):
-        if source is None:
-            assert isinstance(arguments.place, Path)
-            view = await trio.to_thread.run_sync(describe, arguments.place)
-            if view.toc_digest is None:
-                raise NotLazyError(f"{arguments.place}: {view.reason}")
-            _say(view.toc_digest)
-            return 0
         for image in images:
             for layer in image.manifest.layers:
                 view = await open_layer(source, layer)
@@ -126,11 +122,10 @@ async def run_toc_digest(arguments: Arguments) -> int:
 async def run_verify(arguments: Arguments) -> int:
     """Read everything; 1 when a digest is not what it should be."""
     status = 0
+    if arguments.blob is not None:
+        _say(f"{arguments.blob}: {await trio.to_thread.run_sync(check_layer, arguments.blob)}")
+        return 0
     async with _images(arguments) as (source, images, directory):
-        if source is None:
-            assert isinstance(arguments.place, Path)
-            _say(f"{arguments.place}: {await trio.to_thread.run_sync(check_layer, arguments.place)}")
-            return 0
         for image in images:
             _say(f"{image.digest} {image.platform}: manifest and config are right")
             for at, layer in enumerate(image.manifest.layers):

@@ -191,12 +191,13 @@ def check_layer(
         with path.open("rb") as file:
             for block in unpacked_blocks(file, lambda _: None):
                 digest.update(block)
-        got, said = Digest(digest.hexdigest()), f"right, but not lazily pullable: {error}"
+        got: Digest | None = Digest(digest.hexdigest())
+        said = f"right, but not lazily pullable: {error}"
     else:
         with reader:
             verified = reader.verify()
         got = verified.diff_id
-        said = f"right: {reader.format_name}, {verified.files} files, {verified.chunks} chunks, {verified.bytes} bytes"
+        said = f"right: {reader.format_name}, {verified.chunks} chunks, {verified.files_bytes} bytes of files"
     if diff_id is not None and got != diff_id:
         raise VerificationError("diffID", wanted=str(diff_id), got=str(got))
     return said

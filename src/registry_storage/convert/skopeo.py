@@ -35,11 +35,15 @@ async def write(layout: Path, place: Place) -> None:
     exact = () if place.transport == "docker-archive" else ("--all", "--preserve-digests")
     try:
         await _copy(source, f"{place.transport}:{partial}{name}", *exact, what=place)
-        partial.rename(place.path)
+        os.rename(partial, place.path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def check_vacant(place: Place) -> None:
@@ -58,7 +62,8 @@ async def _copy(source: str, target: str, *options: str, what: Place) -> None:
     check_installed(what)
     # Signatures are looked up in registries, which neither side is: there is no policy to apply.
     command = ["skopeo", "--insecure-policy", "copy", "--quiet", *options, source, target]
-    done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True, stdin=subprocess.DEVNULL)
+    null = subprocess.DEVNULL
+    done = await trio.run_process(command, check=False, stdin=null, capture_stdout=True, capture_stderr=True)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise ProgramError(f"{what}: skopeo: {said[-1][:500] if said else f'exit status {done.returncode}'}")
