@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import convert, look
+from .commands import convert, look, optimize
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -24,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{CONTROL} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     convert.add_parser(commands)
+    optimize.add_parser(commands)
     look.add_parsers(commands)
     return parser
 

@@ -68,6 +68,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "dir:DIR, containers-storage:REF (the last four by skopeo).",
         allow_abbrev=False,
     )
+    add_options(parser)
+    parser.set_defaults(read=read, run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Describe source, destination and everything that says what the layers become."""
     parser.add_argument("source", metavar="SRC", help="the image to convert")
     parser.add_argument("destination", metavar="DST", help="the name of the result")
     kinds = parser.add_argument_group("format of the layers (one of these)").add_mutually_exclusive_group(required=True)
@@ -117,7 +123,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="threads (default: one per core)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     parser.add_argument("--json", action="store_true", dest="as_json", help="the result as JSON")
-    parser.set_defaults(read=read, run=run)
 
 
 def _zstd_kind(text: str) -> LayerKind:

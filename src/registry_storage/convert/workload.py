@@ -136,7 +136,7 @@ class Profiler:
 
         What the container says goes to `output`. Raises WorkloadError.
         """
-        self._podman("pull", "--quiet", image)
+        image = self._podman("pull", "--quiet", image).strip().splitlines()[-1]
         name = "workload"
         self._podman("create", f"--name={name}", *workload.podman_options(), image, *workload.arguments)
         self._podman("init", name)
