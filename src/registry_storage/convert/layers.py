@@ -36,10 +36,17 @@ _EXTERNAL_LAYER = "containerd.io/snapshot/stargz/layer.digest"
 class Job:
     """A layer and what is to come first in it."""
 
-    descriptor: Descriptor
+    descriptor: Descriptor = field(compare=False)
     diff_id: Digest
     """As the source's config has it."""
     prioritized: tuple[str, ...] = ()
+    _key: tuple[object, ...] = field(init=False, repr=False)
+    """What of the descriptor matters here."""
+
+    def __post_init__(self) -> None:
+        described = self.descriptor
+        key = described.media_type, described.digest, described.urls, *sorted(described.annotations.items())
+        object.__setattr__(self, "_key", key)
 
     @property
     def label(self) -> str:
