@@ -60,7 +60,11 @@ class LayerConformance:
         target = io.BytesIO()
         options.setdefault("chunk_size", CHUNK)
         written = write_layer(
-            io.BytesIO(tar), target, WriteOptions(self.codec.kind, **options), jobs=jobs, compressor=self.codec.compressor
+            io.BytesIO(tar),
+            target,
+            WriteOptions(self.codec.kind, **options),
+            jobs=jobs,
+            compressor=self.codec.compressor,
         )
         return target.getvalue(), written
 
@@ -79,7 +83,7 @@ class LayerConformance:
         entries = samples.sample_entries(CHUNK)
         blob, written = self.write(samples.make_tar(entries))
         with self.open(blob, written) as reader:
-            for info, content in dict((info.name, (info, content)) for info, content in entries).values():
+            for info, content in {info.name: (info, content) for info, content in entries}.values():
                 if info.isreg() and "/.wh." not in info.name:
                     assert reader.read(info.name) == content, info.name
 
