@@ -7,6 +7,7 @@ A run of at least 1024 zeros is a chunk of its own. CRC-64 (ECMA-182 calls it IS
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 cdef enum:
@@ -14,6 +15,13 @@ cdef enum:
     CHAR_OFFSET = 31
     SPLIT_MASK = 0xFFFF
     HOLE = 1024
+    # Fewer bytes than this are done before another thread would have got the GIL.
+    RELEASE = 1 << 14
+
+
+ctypedef struct Cut:
+    uint64_t size
+    bint is_hole
 
 
 cdef class Splitter:
@@ -27,12 +35,22 @@ cdef class Splitter:
     cdef uint64_t zeros        # zeros at the end of what came
     cdef uint64_t limit
     cdef bint in_hole          # `size` counts a hole
+    cdef Cut *cuts             # found by this call
+    cdef size_t count
+    cdef size_t capacity
 
     def __cinit__(self, uint64_t limit):
         if limit < HOLE:
             raise ValueError(f"limit: wanted at least {HOLE}, got {limit}")
         self.limit = limit
+        self.capacity = 64
+        self.cuts = <Cut *> malloc(self.capacity * sizeof(Cut))
+        if self.cuts == NULL:
+            raise MemoryError
         self.restart()
+
+    def __dealloc__(self):
+        free(self.cuts)
 
     cdef void restart(self) noexcept nogil:
         self.reset_sum()
@@ -55,91 +73,113 @@ cdef class Splitter:
         self.at = (self.at + 1) & (WINDOW - 1)
         return (self.s2 & SPLIT_MASK) == SPLIT_MASK
 
-    cdef int data_byte(self, uint32_t byte, list found) except -1:
-        self.size += 1
-        if self.roll(byte) or self.size == self.limit:
-            found.append((self.size, False))
-            self.size = 0
-        return 0
+    cdef bint cut(self, uint64_t size, bint is_hole) noexcept nogil:
+        """A chunk is complete. False: no memory."""
+        cdef Cut *grown
+        if self.count == self.capacity:
+            grown = <Cut *> realloc(self.cuts, 2 * self.capacity * sizeof(Cut))
+            if grown == NULL:
+                return False
+            self.cuts = grown
+            self.capacity *= 2
+        self.cuts[self.count].size = size
+        self.cuts[self.count].is_hole = is_hole
+        self.count += 1
+        return True
 
-    cdef int flush_zeros(self, list found) except -1:
-        """Too few zeros for a hole are data."""
+    cdef bint flush_zeros(self) noexcept nogil:
+        """Too few zeros for a hole are data. False: no memory."""
+        cdef bint ended
         while self.zeros:
             self.zeros -= 1
-            self.data_byte(0, found)
-        return 0
+            self.size += 1
+            ended = self.roll(0)
+            if ended or self.size == self.limit:
+                if not self.cut(self.size, False):
+                    return False
+                self.size = 0
+        return True
+
+    cdef bint take(self, const unsigned char *here, const unsigned char *end) noexcept nogil:
+        """More of the file. False: no memory."""
+        cdef const unsigned char *mark
+        cdef uint64_t room
+        cdef bint ended
+        while here < end:
+            mark = here
+            if self.in_hole:
+                while here < end and here[0] == 0:
+                    here += 1
+                self.size += here - mark
+                while self.size >= self.limit:
+                    if not self.cut(self.limit, True):
+                        return False
+                    self.size -= self.limit
+                if here < end:
+                    if self.size and not self.cut(self.size, True):
+                        return False
+                    self.size = 0
+                    self.in_hole = False
+            elif here[0] == 0:
+                while here < end and here[0] == 0 and self.zeros < HOLE:
+                    self.zeros += 1
+                    here += 1
+                if self.zeros == HOLE:
+                    if self.size and not self.cut(self.size, False):
+                        return False
+                    # So many zeros leave the sum as it is at the start of a file.
+                    self.reset_sum()
+                    self.size = HOLE
+                    self.zeros = 0
+                    self.in_hole = True
+                elif here < end and not self.flush_zeros():
+                    return False
+            else:
+                room = self.limit - self.size
+                if <uint64_t> (end - here) < room:
+                    room = end - here
+                ended = False
+                while not ended and here < mark + room and here[0] != 0:
+                    ended = self.roll(here[0])
+                    here += 1
+                self.size += here - mark
+                if ended or self.size == self.limit:
+                    if not self.cut(self.size, False):
+                        return False
+                    self.size = 0
+        return True
+
+    cdef list found(self, bint good):
+        cdef size_t i, count = self.count
+        self.count = 0
+        if not good:
+            raise MemoryError
+        return [(self.cuts[i].size, bool(self.cuts[i].is_hole)) for i in range(count)]
 
     def feed(self, data):
         cdef Py_buffer view
-        cdef const unsigned char *here
-        cdef const unsigned char *end
-        cdef const unsigned char *mark
-        cdef list found = []
-        cdef uint64_t room
-        cdef bint cut
+        cdef const unsigned char *start
+        cdef bint good
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            here = <const unsigned char *> view.buf
-            end = here + view.len
-            while here < end:
-                if self.in_hole:
-                    mark = here
-                    with nogil:
-                        while here < end and here[0] == 0:
-                            here += 1
-                    self.size += here - mark
-                    while self.size >= self.limit:
-                        found.append((self.limit, True))
-                        self.size -= self.limit
-                    if here < end:
-                        if self.size:
-                            found.append((self.size, True))
-                        self.size = 0
-                        self.in_hole = False
-                elif here[0] == 0:
-                    mark = here
-                    while here < end and here[0] == 0 and self.zeros < HOLE:
-                        self.zeros += 1
-                        here += 1
-                    if self.zeros == HOLE:
-                        if self.size:
-                            found.append((self.size, False))
-                        # So many zeros leave the sum as it is at the start of a file.
-                        self.reset_sum()
-                        self.size = HOLE
-                        self.zeros = 0
-                        self.in_hole = True
-                    elif here < end:
-                        self.flush_zeros(found)
-                else:
-                    mark = here
-                    room = self.limit - self.size
-                    if <uint64_t> (end - here) < room:
-                        room = end - here
-                    cut = False
-                    with nogil:
-                        while not cut and here < mark + room and here[0] != 0:
-                            cut = self.roll(here[0])
-                            here += 1
-                    self.size += here - mark
-                    if cut or self.size == self.limit:
-                        found.append((self.size, False))
-                        self.size = 0
-            return found
+            start = <const unsigned char *> view.buf
+            if view.len < RELEASE:
+                good = self.take(start, start + view.len)
+            else:
+                with nogil:
+                    good = self.take(start, start + view.len)
+            return self.found(good)
         finally:
             PyBuffer_Release(&view)
 
     def finish(self):
-        cdef list found = []
-        if self.in_hole:
-            if self.size:
-                found.append((self.size, True))
-        else:
-            self.flush_zeros(found)
-            if self.size:
-                found.append((self.size, False))
+        cdef bint good = True
+        if not self.in_hole:
+            good = self.flush_zeros()
+        if good and self.size:
+            good = self.cut(self.size, self.in_hole)
         self.restart()
-        return found
+        return self.found(good)
 
 
 cdef uint64_t _TABLE[8][256]
@@ -183,6 +223,8 @@ def crc64(data, uint64_t crc=0):
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
+        if view.len < RELEASE:
+            return _crc64(<const unsigned char *> view.buf, view.len, crc)
         with nogil:
             crc = _crc64(<const unsigned char *> view.buf, view.len, crc)
         return crc

@@ -13,6 +13,7 @@ from .commands import convert, look, optimize
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
+_BARE = ("--zstd-chunked", "--zstdchunked")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -31,7 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 when it failed, 2 for misuse, 128 and the signal's number after one."""
-    given = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # The kind is behind a "="; argparse would take SRC for it.
+    given = build_parser().parse_args([f"{word}=podman" if word in _BARE else word for word in words])
     logs.set_up("warning", "text")
     try:
         asked = given.read(given)

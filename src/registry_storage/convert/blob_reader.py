@@ -1,5 +1,6 @@
 """Layer blobs read without daemon or registry."""
 
+import json
 import os
 import stat
 import threading
@@ -10,7 +11,7 @@ from typing import BinaryIO, Protocol
 from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import FormatError, NoSuchNodeError, NotLazyError, RegistryStorageError, VerificationError
-from ..formats.base import ExternalToc, LayerFormat, TocLocation
+from ..formats.base import ExternalToc, LayerFormat, TarSplitLocation, TocLocation
 from ..formats.detect import LazyLayer, detect
 from ..formats.estargz import ESTARGZ, open_external_toc
 from ..formats.verified import decoded_chunks
@@ -72,6 +73,7 @@ class LayerReader:
         toc_offset: int,
         *,
         toc_trusted: bool,
+        tar_split: TarSplitLocation | None = None,
         owned: BinaryIO | None = None,
     ) -> None:
         """From a TOC that has been read; `open` finds it. Raises FormatError."""
@@ -88,6 +90,8 @@ class LayerReader:
         self.size = source.size
         """Bytes of the blob."""
         self.index = TocIndex(build_index(toc, blob_size=source.size, toc_offset=toc_offset), verify=False)
+        self.tar_split = tar_split
+        """Where podman's tar-split is."""
         self._source = source
         self._owned = owned
 
@@ -148,9 +152,15 @@ class LayerReader:
                 layer_format = _format_by_footer(tail, source.size)
         where = lazy.locate_toc(tail) if lazy is not None else layer_format.parse_footer(tail, source.size)
         toc, digest, layer_format = _read_toc(source, layer_format, where, toc_digest, external_toc)
-        offset = where.data_end if isinstance(where, ExternalToc) else where.offset
         return cls(
-            source, layer_format, toc, digest, offset, toc_trusted=toc_digest is not None, owned=owned
+            source,
+            layer_format,
+            toc,
+            digest,
+            where.data_end if isinstance(where, ExternalToc) else where.offset,
+            toc_trusted=toc_digest is not None,
+            tar_split=None if isinstance(where, ExternalToc) else where.tar_split,
+            owned=owned,
         )
 
     def list(self) -> Iterator[Entry]:
@@ -197,9 +207,25 @@ class LayerReader:
             result += memoryview(data)[max(0, offset - at) : end - at]
         return bytes(result)
 
-    def verify(self) -> Verified:
-        """Read the whole blob and compare every digest in the TOC; raises FormatError, VerificationError."""
-        return check_blob(self._source, self.format, self.index)
+    def verify(self, progress: Callable[[int], None] = lambda _: None) -> Verified:
+        """Read the whole blob and compare every digest in the TOC; raises FormatError, VerificationError.
+
+        `progress` is called with the bytes of the blob read so far.
+        """
+        verified = check_blob(self._source, self.format, self.index, progress)
+        self._check_tar_split()
+        return verified
+
+    def _check_tar_split(self) -> None:
+        """podman takes the tar's headers from it; its digest is in the TOC."""
+        if self.tar_split is None:
+            return
+        wanted = json.loads(self.toc.decode(errors="surrogateescape")).get("tarSplitDigest")
+        if wanted is None:
+            return
+        got = Digest.of(self._source.read_at(self.tar_split.offset, self.tar_split.compressed_size))
+        if wanted != str(got):
+            raise VerificationError("tar-split", wanted=str(wanted), got=str(got))
 
     def close(self) -> None:
         """Close the file that `open` opened."""

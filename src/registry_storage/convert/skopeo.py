@@ -1,6 +1,7 @@
 """Transports that skopeo knows, by way of an OCI image layout of ours."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,4 +67,10 @@ async def _copy(source: str, target: str, *options: str, what: Place) -> None:
     done = await trio.run_process(command, check=False, stdin=null, capture_stdout=True, capture_stderr=True)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ProgramError(f"{what}: skopeo: {said[-1][:500] if said else f'exit status {done.returncode}'}")
+        raise ProgramError(f"{what}: skopeo: {_message(said[-1]) if said else f'exit status {done.returncode}'}")
+
+
+def _message(line: str) -> str:
+    """Of a log line ``time=… level=… msg="…"`` the message."""
+    match = re.search(r'msg="((?:[^"\\]|\\.)*)"', line)
+    return (match[1].replace('\\"', '"') if match else line)[:500]

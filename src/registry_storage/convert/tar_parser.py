@@ -11,6 +11,7 @@ BLOCK: Final = 512
 MAX_EXTENDED_BYTES: Final = 4 << 20
 """Of an extended header or a long name."""
 _ZERO_BLOCK: Final = bytes(BLOCK)
+_ENDS: Final = b" \0"
 
 _TYPES: Final = {
     0x00: "reg", 0x30: "reg", 0x37: "reg", 0x53: "reg",
@@ -169,6 +170,12 @@ def _number(block: bytes, start: int, end: int, what: str) -> int:
         # Base 256, two's complement, without the highest bit.
         value = int.from_bytes(block[start:end], "big") & ((1 << (8 * (end - start) - 1)) - 1)
         return value - (1 << (8 * (end - start) - 1)) if first & 0x40 else value
+    if block[end - 1] in _ENDS:
+        try:
+            # As nearly all are: digits, and one byte that ends them.
+            return int(block[start : end - 1], 8)
+        except ValueError:
+            pass
     text = block[start:end].strip(b" \0")
     try:
         return int(text.split(b"\0", 1)[0], 8) if text else 0
