@@ -34,7 +34,9 @@ def test_a_port_is_not_a_transport() -> None:
     assert str(Place.parse("localhost:5000/a").reference) == "localhost:5000/a:latest"
 
 
-@pytest.mark.parametrize("text", ["docker-daemon:a:b", "oci:", "oci::tag", "oci:/a:b c", "dir:", "docker://", "quay.io/UPPER"])
+@pytest.mark.parametrize(
+    "text", ["docker-daemon:a:b", "oci:", "oci::tag", "oci:/a:b c", "dir:", "docker://", "quay.io/UPPER"]
+)
 def test_what_is_no_place_is_refused(text: str) -> None:
     with pytest.raises(InvalidReferenceError):
         Place.parse(text)

@@ -180,7 +180,7 @@ def test_layers_of_another_format_are_not_reused(fake: FakeRegistry) -> None:
     put_image(fake, [BASE])
     convert(fake, "--estargz", target="team/app:lazy")
     convert(fake, "--zstd-chunked", "--reuse", source="team/app:lazy")
-    assert list(stored(fake)["layers"][0]["annotations"])[0].startswith("io.github.containers.zstd-chunked")
+    assert next(iter(stored(fake)["layers"][0]["annotations"])).startswith("io.github.containers.zstd-chunked")
     assert "containerd.io/snapshot/stargz/toc.digest" not in stored(fake)["layers"][0]["annotations"]
 
 
