@@ -81,8 +81,11 @@ def test_podman_unpacks_the_same_tree(
         finally:
             podman.close()
     for expected, seen in zip(*trees, strict=True):
-        found = differences(expected, seen)
-        assert [one for one in found if not one.name.endswith(("landmark", "index.json")) and one.name != "."] == []
+        # podman gives whiteouts and a root without an entry the time of unpacking.
+        moments = {".", *(name for name, node in expected.items() if node.type == "character device" and not node.rdev)}
+        added = {".no.prefetch.landmark", "stargz.index.json"}
+        found = [one for one in differences(expected, seen) if one.name not in added]
+        assert [one for one in found if one.name not in moments or one.field != "mtime_ns"] == []
 
 
 def test_podman_5_pulls_our_layers_in_parts(
