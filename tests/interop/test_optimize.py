@@ -95,7 +95,9 @@ def content_requests(registry: Registry, home: Path, image: str, case: Case) -> 
     return requests(registry, home / "run", image, case) - requests(registry, home / "pull", image, None)
 
 
-@pytest.mark.parametrize(("case", "option"), [(PYTHON, "--zstd-chunked"), (SERVER, "--estargz")], ids=["python", "server"])
+@pytest.mark.parametrize(
+    ("case", "option"), [(PYTHON, "--zstd-chunked"), (SERVER, "--estargz")], ids=["python", "server"]
+)
 def test_an_optimized_image_needs_few_requests(
     writable: Registry, laboratory: Laboratory, tmp_path: Path, case: Case, option: str
 ) -> None:

@@ -232,8 +232,9 @@ def test_sparse_files_become_whole(kind: LayerKind, version: str, tar_format: st
                 file.seek(at)
                 file.write(content[at : at + 1000])
     (tmp_path / "after").write_bytes(b"after")
+    sparse = [f"--sparse-version={version}"] if tar_format == "pax" else []
     made = subprocess.run(
-        ["tar", "-c", "-S", f"--format={tar_format}", *((f"--sparse-version={version}",) if tar_format == "pax" else ()),
+        ["tar", "-c", "-S", f"--format={tar_format}", *sparse,
          "-C", tmp_path, "s" * 120, "after"],
         check=True, capture_output=True,
     ).stdout  # fmt: skip
