@@ -9,8 +9,11 @@ KERNELS = {
     "chunk_digest": ["crypto"],
     "fuse_lane": [],
     "frames": ["deflate", "z", "zstd"],
+    "splitter": [],
     "toc_builder": [],
     "toc_index": [],
+    "unpack": ["z", "zstd"],
+    "writer": ["deflate", "zstd"],
 }
 
 setup(

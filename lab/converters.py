@@ -88,6 +88,11 @@ def check(registry_host: str, image: str, image_format: str) -> None:
             raise ConversionError(f"{image}: layer {layer['digest']} is not {image_format}: {layer}")
 
 
+def containerd_config(home: Path) -> str:
+    """The configuration of a containerd that lives in `home`, its socket ``containerd.sock``."""
+    return _CONTAINERD_CONFIG.format(home=home)
+
+
 def zstd_chunked_by_skopeo(source: str, target: str) -> None:
     """skopeo of this machine, with a cache of known blobs of its own (see images.private_namespace)."""
     with tempfile.TemporaryDirectory(prefix="skopeo-", dir=places.lab_directory()) as scratch:
@@ -127,7 +132,7 @@ def _by_ctr_remote(source: str, target: str, option: str) -> None:
     home = Path(tempfile.mkdtemp(prefix="containerd-", dir=places.lab_directory()))
     socket = home / "containerd.sock"
     config = home / "config.toml"
-    config.write_text(_CONTAINERD_CONFIG.format(home=home))
+    config.write_text(containerd_config(home))
     containerd = processes.Background(
         ["containerd", "--config", config],
         log=home / "containerd.log",

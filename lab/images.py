@@ -42,6 +42,7 @@ IMAGES = {
         Image("app", "python", ("python3-flask", "python3-pandas")),
         Image("gcc", "base", ("gcc", "libc6-dev")),
         Image("redis", "base", ("redis-server",)),
+        Image("node", "base", ("nodejs",)),
         Image("odd", "base", (), odd=True),
     )
 }

@@ -16,6 +16,7 @@ RegistryStorageError
 │   ├── BadResponseError         a reply that breaks the protocol: wrong range, wrong length, garbage
 │   └── UnavailableError         the host did not answer in time, as often as we tried
 ├── CacheError                   the root directory: foreign, broken or in use
+├── ProgramError                 another program that is needed is missing, or failed
 ├── MountError                   the mount point or /dev/fuse
 └── NoSuchNodeError              a name or a node that the store does not have
 
@@ -99,6 +100,10 @@ class UnavailableError(RegistryError):
 
 class CacheError(RegistryStorageError):
     """The root directory is foreign, broken or in use."""
+
+
+class ProgramError(RegistryStorageError):
+    """Another program that is needed is missing, or failed."""
 
 
 class MountError(RegistryStorageError):

@@ -13,7 +13,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from images: no control character may forge a line or steer a terminal."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
@@ -24,7 +24,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line (and a traceback where there is one)."""
         extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
-        line = _printable(f"{record.levelname.lower()}: {record.getMessage()}{extra}")
+        line = printable(f"{record.levelname.lower()}: {record.getMessage()}{extra}")
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

@@ -22,6 +22,7 @@ KINDS = frozenset(
         "drip",  # wait `seconds` before each piece of `at` bytes
         "headers",  # set `headers`; a value of None removes
         "flip",  # flip the lowest bit of the bytes at `offsets` of the blob
+        "cut",  # close after `at` bytes of the request's body, which an upload keeps
         "redirect",  # 307 to `location`
     }
 )

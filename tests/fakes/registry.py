@@ -29,6 +29,7 @@ from registry_storage.digest import Digest
 
 from .answers import Answer, BrokenError, LoggedRequest, ask, joined, refusal
 from .faults import Fault
+from .uploads import Uploads
 
 _PIECE = 64 << 10
 
@@ -62,9 +63,12 @@ class FakeRegistry:
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.tokens: dict[str, float] = {}
+        self.scopes: list[list[str]] = []
+        """Of each request for a token."""
         self.challenge: str | None = None
         """Instead of the usual WWW-Authenticate."""
         self.host = self.storage_host = self.token_host = ""
+        self.uploads = Uploads(self.blobs, self.manifests)
         self.connections = 0
         """Accepted so far, by all listeners."""
         self._signature = 0
@@ -174,7 +178,7 @@ class FakeRegistry:
     async def _serve_connection(self, listener: str, stream: trio.abc.Stream) -> None:
         connection = h11.Connection(h11.SERVER)
         while True:
-            request, body = await self._receive(connection, stream)
+            request, body = await self._receive(connection, stream, listener)
             if request is None:
                 return
             headers = joined(request.headers)
@@ -186,18 +190,18 @@ class FakeRegistry:
                 faults = [
                     fault
                     for fault in list(self.faults)
-                    if fault.strikes(listener, logged.method, logged.path)
+                    if fault.kind != "cut" and fault.strikes(listener, logged.method, logged.path)
                 ]
                 answer = await self._prepare(logged, faults, stream)
-            await self._send(connection, stream, answer, faults)
+            await self._send(connection, stream, answer, faults, logged.method)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()
 
     async def _receive(
-        self, connection: h11.Connection, stream: trio.abc.Stream
+        self, connection: h11.Connection, stream: trio.abc.Stream, listener: str
     ) -> tuple[h11.Request | None, bytes]:
-        request, body = None, bytearray()
+        request, body, cut = None, bytearray(), None
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
@@ -208,8 +212,21 @@ class FakeRegistry:
                 connection.receive_data(bytes(await stream.receive_some(_PIECE)))
             elif isinstance(event, h11.Request):
                 request = event
+                method, target = event.method.decode(), event.target.decode()
+                cuts = [
+                    fault
+                    for fault in self.faults
+                    if fault.kind == "cut" and fault.strikes(listener, method, target)
+                ]
+                cut = cuts[0].at if cuts else None
             elif isinstance(event, h11.Data):
                 body += event.data
+                if cut is not None and len(body) >= cut and request is not None:
+                    headers = joined(request.headers)
+                    logged = LoggedRequest(listener, method, target, headers, bytes(body[:cut]))
+                    self.log.append(logged)
+                    self.uploads.answer(logged)
+                    raise BrokenError
             elif isinstance(event, h11.EndOfMessage):
                 return request, bytes(body)
             else:
@@ -254,6 +271,9 @@ class FakeRegistry:
             return await self._storage(request)
         if self.auth is not None and (refused := self._authorize(request)) is not None:
             return refused
+        uploaded = self.uploads.answer(request) if self.upstream is None else None
+        if uploaded is not None:
+            return uploaded
         blob = re.fullmatch(r"/v2/(.+)/blobs/(sha256:[0-9a-f]{64})", path)
         if blob and self.redirect_blobs and request.method == "GET":
             self._signature += 1
@@ -337,6 +357,8 @@ class FakeRegistry:
             ):
                 return Answer(401, {})
         token = f"token-{len(self.log)}"
+        asked = parse_qs(urlsplit(request.path).query) | parse_qs(request.body.decode())
+        self.scopes.append(asked.get("scope", []))
         self.tokens[token] = trio.current_time() + self.token_seconds
         document = {"token": token, "access_token": token, "expires_in": int(self.token_seconds)}
         return Answer(200, {"content-type": "application/json"}, json.dumps(document).encode())
@@ -359,9 +381,14 @@ class FakeRegistry:
     # Sending.
 
     async def _send(
-        self, connection: h11.Connection, stream: trio.abc.Stream, answer: Answer, faults: list[Fault]
+        self,
+        connection: h11.Connection,
+        stream: trio.abc.Stream,
+        answer: Answer,
+        faults: list[Fault],
+        method: str,
     ) -> None:
-        if isinstance(answer.body, bytes) and "content-length" not in answer.headers:
+        if isinstance(answer.body, bytes) and "content-length" not in answer.headers and answer.status != 204:
             answer.headers["content-length"] = str(len(answer.body))
         for fault in faults:
             if fault.kind == "headers":
@@ -376,6 +403,8 @@ class FakeRegistry:
         response = h11.Response(status_code=answer.status, headers=list(answer.headers.items()))
         await stream.send_all(connection.send(response) or b"")
         sent = 0
+        if method == "HEAD":
+            answer.body = b""
         async with aclosing(_pieces(answer.body)) as pieces:
             async for whole in pieces:
                 piece = _flip(whole, answer.blob_offset + sent, faults)

@@ -1,7 +1,7 @@
 """What every layer format can do, so that nothing else knows which compression is at work."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,8 +82,15 @@ class PieceOfBlob(Protocol):
     def is_hole(self) -> bool: ...
 
 
+DecodeJob = tuple[int, int, int, int, bytes]
+"""(offset of the piece in the span, its size, inner offset, size, wanted sha256 of 32 bytes)."""
+
+
 class LayerFormat(Protocol):
-    """One lazily pullable format: its footer, its TOC, one piece. Stateless; safe in any thread."""
+    """The reading half of one lazily pullable format (a decompressor): its footer, its TOC, its pieces.
+
+    Stateless; safe in any thread.
+    """
 
     @property
     def name(self) -> str:
@@ -113,6 +120,56 @@ class LayerFormat(Protocol):
 
         Raises FormatError where the piece is corrupt or ends before.
         """
+
+    def decode_many(self, span: Bytes, jobs: Sequence[DecodeJob]) -> list[tuple[int, bytes]]:
+        """Many chunks at once, each compared with its digest: `pieces.Status` and bytes as `_ext/frames.pyi` says.
+
+        `pieces.decode_each` does it with `decode`, for a compression that has nothing faster.
+        """
+
+
+Decompressor = LayerFormat
+
+
+@dataclass(frozen=True, slots=True)
+class TarSplit:
+    """podman's tar-split, compressed."""
+
+    payload: bytes
+    uncompressed_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """What follows a layer's data in the blob, and what the manifest says of it."""
+
+    blob: bytes
+    tar: bytes
+    """What `blob` adds to the uncompressed tar, as an unpacker sees it."""
+    toc_digest: Digest
+    annotations: Mapping[str, str]
+
+
+class Compressor(Protocol):
+    """The writing half of one lazily pullable format. Stateless; safe in any thread."""
+
+    @property
+    def media_type(self) -> str:
+        """Of the layer's blob."""
+
+    @property
+    def ends_tar(self) -> bool:
+        """`finish` writes the tar's end-of-archive blocks, because the TOC is an entry of the tar."""
+
+    def compress(self, span: Bytes, ends: list[int]) -> tuple[bytes, list[int]]:
+        """Each piece of `span` so that it decompresses alone, one behind the other, and their compressed sizes.
+
+        Piece i is ``span[ends[i - 1]:ends[i]]``, never empty. The same piece gives the same bytes, whatever stands
+        around it. Called from several threads at once.
+        """
+
+    def finish(self, toc: bytes, data_size: int, tar_size: int, tar_split: TarSplit | None) -> Trailer:
+        """TOC and footer for a blob whose `data_size` bytes of data hold `tar_size` bytes of tar."""
 
 
 def check_toc_size(what: str, size: int) -> int:
@@ -147,6 +204,10 @@ class FooterLayout:
     def size(self) -> int:
         """Bytes of the whole footer."""
         return sum(field.size for field in self.fields)
+
+    def write(self, values: Mapping[str, bytes]) -> bytes:
+        """The footer with these varying fields."""
+        return b"".join(values[field.name] if field.fixed is None else field.fixed for field in self.fields)
 
     def strange_bytes(self, tail: bytes) -> int:
         """How many of the fixed bytes differ at the end of `tail`; all of them where `tail` is too short."""

@@ -7,20 +7,19 @@ from ..digest import Digest
 from ..errors import FormatError, InvalidDigestError, NotLazyError
 from .base import Compression, ExternalToc, LayerFormat, TocLocation
 from .estargz import ESTARGZ
+from .estargz import TOC_DIGEST_ANNOTATION as STARGZ_TOC_DIGEST
 from .zstd_chunked import (
+    OLD_CHECKSUM,
+    OLD_POSITION,
+    PODMAN_CHECKSUM,
+    PODMAN_POSITION,
+    PODMAN_TAR_SPLIT,
     ZSTD_CHUNKED_PODMAN,
     ZSTD_CHUNKED_PODMAN_OLD,
     ZSTD_CHUNKED_STARGZ,
     parse_position,
     parse_tar_split_position,
 )
-
-STARGZ_TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
-PODMAN_CHECKSUM = "io.github.containers.zstd-chunked.manifest-checksum"
-PODMAN_POSITION = "io.github.containers.zstd-chunked.manifest-position"
-PODMAN_TAR_SPLIT = "io.github.containers.zstd-chunked.tarsplit-position"
-OLD_CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
-OLD_POSITION = "io.containers.zstd-chunked.manifest-position"
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"

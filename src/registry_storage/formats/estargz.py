@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..digest import Digest
@@ -10,16 +11,25 @@ from .base import (
     MAX_TOC_BYTES,
     Bytes,
     Compression,
+    DecodeJob,
     ExternalToc,
     FooterField,
     FooterLayout,
+    TarSplit,
     TocLocation,
+    Trailer,
     check_toc_size,
     nearest_layout,
 )
-from .pieces import decode_document, decode_piece
+from .pack import compress_pieces
+from .pieces import decode_and_digest, decode_document, decode_piece
 
 TOC_NAME = b"stargz.index.json"
+TOC_DIGEST_ANNOTATION = "containerd.io/snapshot/stargz/toc.digest"
+UNCOMPRESSED_SIZE_ANNOTATION = "io.containers.estargz.uncompressed-size"
+GZIP_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+END_OF_ARCHIVE = bytes(1024)
+"""Two blocks of zeros (POSIX, pax, "ustar Interchange Format")."""
 _TAR_BLOCK = 512
 _OFFSET = re.compile(rb"[0-9a-f]{16}")
 _TAR_NUMBER = re.compile(rb" *([0-7]+)[ \0]*")
@@ -114,8 +124,77 @@ class EStargz:
         """One member, or several in a row."""
         return decode_piece(Compression.GZIP, piece, inner_offset, size)
 
+    def decode_many(self, span: Bytes, jobs: Sequence[DecodeJob]) -> list[tuple[int, bytes]]:
+        """In one call without the GIL."""
+        return decode_and_digest(Compression.GZIP, span, jobs)
+
 
 ESTARGZ = EStargz()
+
+
+@dataclass(frozen=True, slots=True)
+class EStargzWriter:
+    """The writer; with `external` the TOC is not in the blob but in `external_toc_layer`."""
+
+    level: int
+    """1 to 12, of libdeflate."""
+    external: bool = False
+    media_type: str = GZIP_LAYER
+
+    @property
+    def ends_tar(self) -> bool:
+        """The TOC is the tar's last entry."""
+        return not self.external
+
+    def compress(self, span: Bytes, ends: list[int]) -> tuple[bytes, list[int]]:
+        """A member for each piece."""
+        return compress_pieces(Compression.GZIP, self.level, span, ends)
+
+    def finish(self, toc: bytes, data_size: int, tar_size: int, tar_split: TarSplit | None) -> Trailer:
+        """The TOC's member (with the end of the tar) and the footer."""
+        if self.external:
+            blob, tar = external_footer(), b""
+        else:
+            tar = _toc_tar(toc)
+            blob = self.compress(tar, [len(tar)])[0] + toc_footer(data_size)
+        digest = Digest.of(toc)
+        annotations = {
+            TOC_DIGEST_ANNOTATION: str(digest),
+            UNCOMPRESSED_SIZE_ANNOTATION: str(tar_size + len(tar)),
+        }
+        return Trailer(blob, tar, digest, annotations)
+
+    def external_toc_layer(self, toc: bytes) -> tuple[bytes, Digest]:
+        """The layer of the image ``<reference>-esgztoc``, and its diffID."""
+        tar = _toc_tar(toc)
+        return self.compress(tar, [len(tar)])[0], Digest.of(tar)
+
+
+def toc_footer(toc_offset: int) -> bytes:
+    """51 bytes that say where the TOC's member begins."""
+    return _FOOTER.write({"TOC offset": b"%016x" % toc_offset})
+
+
+def external_footer() -> bytes:
+    """46 bytes that say that the TOC is elsewhere."""
+    return _EXTERNAL_FOOTER.write({})
+
+
+def tar_header(name: bytes, size: int) -> bytes:
+    """The header of a regular file with neither mode nor owner nor time (POSIX.1-1988 ustar)."""
+    header = bytearray(_TAR_BLOCK)
+    header[: len(name)] = name
+    header[100:124] = b"0000000\0" * 3
+    header[124:136] = b"%011o\0" % size
+    header[136:148] = b"00000000000\0"
+    header[148:157] = b" " * 8 + b"0"
+    header[257:265] = b"ustar\x0000"
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def _toc_tar(toc: bytes) -> bytes:
+    return tar_header(TOC_NAME, len(toc)) + toc + bytes(-len(toc) % _TAR_BLOCK) + END_OF_ARCHIVE
 
 
 def open_external_toc(layer_bytes: bytes, toc_digest: Digest) -> bytes:

@@ -8,7 +8,7 @@ from .._ext import chunk_digest
 from ..digest import Digest
 from ..errors import RegistryStorageError, VerificationError
 from .base import Bytes, LayerFormat, PieceOfBlob
-from .pieces import Status, decode_and_digest, decode_error
+from .pieces import Status, decode_error
 
 BATCH_BYTES = 32 << 20
 """Decompressed bytes that `decoded_chunks` holds at once, unless one piece has more (four times as much then)."""
@@ -67,6 +67,12 @@ def verify_chunk(data: bytes, wanted_raw: bytes, what: str = "chunk") -> Verifie
     return VerifiedChunk(data, wanted_raw, key=_KEY)
 
 
+def sha256_spans(data: Bytes, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The sha256 (32 bytes) of each span (offset, size), in one call without the GIL; ValueError: one outside."""
+    sums = chunk_digest.sha256_spans(data, spans)
+    return [sums[at : at + _DIGEST_SIZE] for at in range(0, len(sums), _DIGEST_SIZE)]
+
+
 def matching_spans(data: Bytes, spans: Sequence[tuple[int, int, bytes]]) -> list[bool]:
     """For each (offset, size, wanted sha256 of 32 bytes) whether that span of `data` has the digest.
 
@@ -103,7 +109,7 @@ def decode_chunks(
             )
         jobs.append((at, chunk.blob_size, chunk.inner_offset, chunk.size, chunk.digest_raw))
     results: list[VerifiedChunk | RegistryStorageError] = []
-    outcomes = decode_and_digest(layer_format.compression, span, jobs)
+    outcomes = layer_format.decode_many(span, jobs)
     for chunk, (status, payload) in zip(chunks, outcomes, strict=True):
         if status == Status.OK:
             results.append(VerifiedChunk(payload, chunk.digest_raw, key=_KEY))

@@ -4,6 +4,7 @@ import enum
 import hashlib
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..digest import Digest
@@ -11,15 +12,28 @@ from ..errors import FormatError, VerificationError
 from .base import (
     Bytes,
     Compression,
+    DecodeJob,
     ExternalToc,
     FooterField,
     FooterLayout,
+    TarSplit,
     TarSplitLocation,
     TocLocation,
+    Trailer,
     check_toc_size,
     nearest_layout,
 )
-from .pieces import decode_document, decode_piece
+from .pack import compress_pieces
+from .pieces import decode_and_digest, decode_document, decode_piece
+
+ZSTD_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+PODMAN_CHECKSUM = "io.github.containers.zstd-chunked.manifest-checksum"
+PODMAN_POSITION = "io.github.containers.zstd-chunked.manifest-position"
+PODMAN_TAR_SPLIT = "io.github.containers.zstd-chunked.tarsplit-position"
+OLD_CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
+OLD_POSITION = "io.containers.zstd-chunked.manifest-position"
+_STARGZ_TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+_UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 
 _SKIPPABLE = bytes.fromhex("502a4d18")
 """Magic of the skippable frames in use (RFC 8878 section 3.1.2 allows 16)."""
@@ -132,6 +146,64 @@ class ZstdChunked:
     def decode(self, piece: Bytes, inner_offset: int, size: int) -> bytearray:
         """One frame, or several in a row."""
         return decode_piece(Compression.ZSTD, piece, inner_offset, size)
+
+    def decode_many(self, span: Bytes, jobs: Sequence[DecodeJob]) -> list[tuple[int, bytes]]:
+        """In one call without the GIL."""
+        return decode_and_digest(Compression.ZSTD, span, jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class ZstdChunkedWriter:
+    """The writer of podman's kind, or of stargz's."""
+
+    level: int
+    """1 to 22, of libzstd."""
+    podman: bool
+    media_type: str = ZSTD_LAYER
+    ends_tar: bool = False
+
+    def compress(self, span: Bytes, ends: list[int]) -> tuple[bytes, list[int]]:
+        """A frame for each piece."""
+        return compress_pieces(Compression.ZSTD, self.level, span, ends)
+
+    def finish(self, toc: bytes, data_size: int, tar_size: int, tar_split: TarSplit | None) -> Trailer:
+        """Skippable frames: the TOC, the tar-split (podman's kind must have one), the footer."""
+        packed = self.compress(toc, [len(toc)])[0]
+        position = (data_size + _FRAME_HEADER, len(packed), len(toc))
+        words = struct.pack("<3Q", *position)
+        blob = _skippable(packed)
+        annotated = ":".join(map(str, (*position, _MANIFEST_TYPE)))
+        if not self.podman:
+            digest = Digest.of(toc)
+            annotations = {
+                _STARGZ_TOC_DIGEST: str(digest),
+                _UNCOMPRESSED_SIZE: str(tar_size),
+                OLD_CHECKSUM: str(Digest.of(packed)),
+                OLD_POSITION: annotated,
+            }
+            return Trailer(blob + _SHORT_FOOTER.write({"TOC position": words}), b"", digest, annotations)
+        if tar_split is None:
+            raise ValueError("podman's kind has a tar-split")
+        split = (
+            data_size + len(blob) + _FRAME_HEADER,
+            len(tar_split.payload),
+            tar_split.uncompressed_size,
+        )
+        blob += _skippable(tar_split.payload)
+        blob += _FOOTER.write({"TOC position": words, "tar-split position": struct.pack("<3Q", *split)})
+        digest = Digest.of(packed)
+        annotations = {
+            PODMAN_CHECKSUM: str(digest),
+            PODMAN_POSITION: annotated,
+            PODMAN_TAR_SPLIT: ":".join(map(str, split)),
+        }
+        return Trailer(blob, b"", digest, annotations)
+
+
+def _skippable(payload: bytes) -> bytes:
+    if len(payload) >= 1 << 32:
+        raise FormatError(f"skippable frame: wanted less than 4 GiB, got {len(payload)} bytes")
+    return _SKIPPABLE + struct.pack("<I", len(payload)) + payload
 
 
 ZSTD_CHUNKED_PODMAN = ZstdChunked("zstd:chunked", TocDigestRule.COMPRESSED, (_FOOTER, _SHORT_FOOTER))

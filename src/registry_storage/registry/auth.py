@@ -68,14 +68,14 @@ class Authorizer:
         self._timeouts = timeouts
         self._translate = translate
         self._refuse = refuse
-        self._known: dict[tuple[str, str], _Access] = {}
+        self._known: dict[Endpoint, _Access] = {}
 
     async def header(self, endpoint: Endpoint, deadline: float) -> str | None:
         """For a request to `endpoint`, renewed when it is about to expire; None: none is needed so far.
 
         `deadline` is on trio's clock. Raises as `answer`.
         """
-        access = self._known.get((endpoint.host, endpoint.repository))
+        access = self._known.get(endpoint)
         if access is None or trio.current_time() < access.renew_at:
             return access.header if access else None
         used = access.header
@@ -94,11 +94,10 @@ class Authorizer:
         Raises UnauthorizedError and BadResponseError (by the token server), RetryableError, ConfigError.
         """
         now = trio.current_time()
-        key = endpoint.host, endpoint.repository
-        if key not in self._known:
-            self._known = {k: access for k, access in self._known.items() if now < access.expires_at}
-            self._known[key] = _Access()
-        access = self._known[key]
+        if endpoint not in self._known:
+            self._known = {key: access for key, access in self._known.items() if now < access.expires_at}
+            self._known[endpoint] = _Access()
+        access = self._known[endpoint]
         async with access.lock:
             if access.header != used:
                 return True  # another task was faster
@@ -129,18 +128,21 @@ class Authorizer:
     async def _fetch_token(
         self, challenge: Challenge, endpoint: Endpoint, credentials: Credentials | None, deadline: float
     ) -> tuple[str, float]:
-        """A token to pull with, and its lifetime in seconds."""
+        """A token for what the endpoint is used for, and its lifetime in seconds."""
         what = f"{endpoint.host}/{endpoint.repository}"
         realm, verified = _realm(challenge, endpoint, what)
         what = f"{what}: token from {host_of(realm)}"
         # The challenge's own scope is the registry's wish; what we need is known.
-        query = {"scope": f"repository:{endpoint.repository}:pull"}
+        scopes = [f"repository:{endpoint.repository}:{endpoint.actions}"]
+        scopes += [f"repository:{repository}:pull" for repository in endpoint.mounted]
+        query: dict[str, str] = {}
         if service := challenge.parameters.get("service"):
             query["service"] = service
         headers, form = {}, None
         if credentials is not None and credentials.identity_token:
             form = {
                 **query,
+                "scope": " ".join(scopes),
                 "grant_type": "refresh_token",
                 "client_id": "registry-storage",
                 "refresh_token": credentials.identity_token,
@@ -149,7 +151,7 @@ class Authorizer:
             if credentials is not None and credentials.username:
                 headers["Authorization"] = _basic(credentials)
                 query["account"] = credentials.username
-            realm = realm.copy_merge_params(query)
+            realm = realm.copy_merge_params({**query, "scope": scopes})
         deadline = min(deadline, trio.current_time() + self._timeouts.token_seconds)
         try:
             reply = await self._transport.send(

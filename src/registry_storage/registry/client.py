@@ -30,7 +30,7 @@ from .credentials import CredentialsSource
 from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
 from .redirects import REDIRECTS, host_of, redirected, same_origin
 from .retry import Budget, RetryableError, RetryPolicy, Timeouts, parse_retry_after
-from .transport import PoolLimits, Reply, Transport, explain
+from .transport import Body, PoolLimits, Reply, Transport, explain
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
@@ -96,7 +96,7 @@ class RegistryClient:
 
         Raises RegistryError, and VerificationError when `reference` has a digest which the bytes do not have.
         """
-        endpoint = self._endpoint(reference)
+        endpoint = self.endpoint(reference)
         what = f"{endpoint.host}/{endpoint.repository}: manifest {reference.version}"
         budget = self.budget(0)
         while True:
@@ -126,9 +126,9 @@ class RegistryClient:
 
     def open_blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
         """The blob that `descriptor` points at, in the repository of `reference`. Nothing is fetched yet."""
-        return Blob(self, self._endpoint(reference), descriptor)
+        return Blob(self, self.endpoint(reference), descriptor)
 
-    # What follows is for blob.py.
+    # What follows is for blob.py and upload.py.
 
     def budget(self, size: int) -> Budget:
         """For an operation that transfers `size` bytes, from now on."""
@@ -216,29 +216,69 @@ class RegistryClient:
         failure.__cause__ = error
         return failure
 
-    async def refuse(self, reply: Reply, what: str) -> NoReturn:
+    async def refuse(self, reply: Reply, what: str, wanted: str = "200 or 206") -> NoReturn:
         """Raise what a reply's status means, as RetryableError where another attempt may help."""
         status = reply.status
         codes = await _error_codes(reply)
-        message = f"{what}: wanted HTTP 200 or 206, got {status}{codes}"
+        message = f"{what}: wanted HTTP {wanted}, got {status}{codes}"
         if status >= 500 or status in _RETRIED_CLIENT_ERRORS:
             wait = parse_retry_after(reply.headers.get("retry-after"), self._wall_clock)
             raise RetryableError(UnavailableError(message), wait)
         raise _STATUS_ERRORS.get(status, BadResponseError)(message)
 
-    def _endpoint(self, reference: Reference) -> Endpoint:
+    async def send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str | httpx.URL,
+        headers: Mapping[str, str],
+        budget: Budget,
+        what: str,
+        body: Body | None = None,
+    ) -> Reply:
+        """One attempt of a request that changes something or asks about it; redirects are not followed.
+
+        `target`: a path in the endpoint's repository, or where an earlier reply sent us. Raises RetryableError
+        and RegistryError; `what` is for their messages.
+        """
+        try:
+            way = await self._way(endpoint, budget)
+            own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/")
+            url = own.join(target) if isinstance(target, str) else target
+            if same_origin(url, own):
+                return await self._send_authorized(url, headers, endpoint, way, budget, method, body)
+            deadline = budget.deadline
+            return await self._transport.send(
+                url, headers, verified=True, deadline=deadline, method=method, body=body
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise UnavailableError(f"{what}: {endpoint.host} is no name of a host") from None
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.ConnectError):
+                self._states.of(endpoint.host).way = None
+            raise self.translate(error, what) from error
+
+    def endpoint(self, reference: Reference) -> Endpoint:
+        """Where `reference` is."""
         return self._registries.endpoints(reference)[0]
 
     async def _send_authorized(
-        self, url: httpx.URL, headers: Mapping[str, str], endpoint: Endpoint, way: Way, budget: Budget
+        self,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        endpoint: Endpoint,
+        way: Way,
+        budget: Budget,
+        method: str = "GET",
+        body: Body | None = None,
     ) -> Reply:
-        """GET `url` of the endpoint itself, with what opens it; a refusal is answered once."""
+        """Send to `url` of the endpoint itself, with what opens it; a refusal is answered once."""
         header = await self._authorizer.header(endpoint, budget.deadline)
         answered = False
         while True:
             authorized = headers if header is None else {**headers, "Authorization": header}
             reply = await self._transport.send(
-                url, authorized, verified=way.verified, deadline=budget.deadline
+                url, authorized, verified=way.verified, deadline=budget.deadline, method=method, body=body
             )
             if reply.status not in _REFUSALS or answered:
                 return reply

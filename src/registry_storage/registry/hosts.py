@@ -42,6 +42,10 @@ class Endpoint:
     """Under which auth files know it: ``docker.io/library/nginx``."""
     ways: tuple[Way, ...]
     """In the order in which to try them until one works."""
+    actions: str = "pull"
+    """What tokens must permit: ``pull`` or ``pull,push``."""
+    mounted: tuple[str, ...] = ()
+    """Further repositories of the host that tokens must permit to pull from."""
 
 
 def endpoint(reference: Reference, *, insecure: bool = False) -> Endpoint:

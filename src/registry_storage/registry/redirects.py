@@ -14,24 +14,24 @@ def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     return (one.scheme, one.raw_host, port_of(one)) == (other.scheme, other.raw_host, port_of(other))
 
 
-def redirected(url: httpx.URL, location: str | None, what: str) -> httpx.URL:
+def redirected(url: httpx.URL, location: str | None, what: str, word: str = "a redirect") -> httpx.URL:
     """Where ``Location: location`` in the reply to `url` leads; may be relative. Raises BadResponseError.
 
-    From https to http only this machine may send us, to itself.
+    `word` says what it is. From https to http only this machine may send us, to itself.
     """
     if not location:
-        raise BadResponseError(f"{what}: a redirect from {host_of(url)} without Location")
+        raise BadResponseError(f"{what}: {word} from {host_of(url)} without Location")
     try:
         target = url.join(location)
     except (httpx.InvalidURL, ValueError):
         target = httpx.URL("")
     if target.scheme not in ("http", "https") or not target.raw_host or not 0 < port_of(target) < 1 << 16:
-        raise BadResponseError(f"{what}: a redirect from {host_of(url)} to what is no http or https URL")
+        raise BadResponseError(f"{what}: {word} from {host_of(url)} to what is no http or https URL")
     if target.userinfo:
-        raise BadResponseError(f"{what}: a redirect from {host_of(url)} to a URL with credentials")
+        raise BadResponseError(f"{what}: {word} from {host_of(url)} to a URL with credentials")
     if (url.scheme, target.scheme) == ("https", "http") and not (_is_local(url) and _is_local(target)):
         where = f"from https at {host_of(url)} to http at {host_of(target)}"
-        raise BadResponseError(f"{what}: a redirect {where}")
+        raise BadResponseError(f"{what}: {word} {where}")
     return target.copy_with(fragment=None)
 
 

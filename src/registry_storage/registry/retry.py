@@ -77,6 +77,7 @@ class Budget:
         self._until = self._idle_until + size / timeouts.minimum_bytes_per_second
         self._failures = 0
         self._received_bytes = 0
+        self._sent_bytes = 0
 
     @property
     def deadline(self) -> float:
@@ -88,6 +89,13 @@ class Budget:
         self._received_bytes += size
         if self._received_bytes >= self._policy.progress_bytes:
             self._received_bytes = self._failures = 0
+            self._idle_until = trio.current_time() + self._timeouts.operation_seconds
+
+    def sent(self, size: int) -> None:
+        """`size` bytes are on their way. That buys time, but whether they arrive is to be seen."""
+        self._sent_bytes += size
+        if self._sent_bytes >= self._policy.progress_bytes:
+            self._sent_bytes = 0
             self._idle_until = trio.current_time() + self._timeouts.operation_seconds
 
     def held(self, seconds: float) -> None:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, Protocol
 
 import certifi
 import httpx
@@ -33,6 +33,40 @@ class PoolLimits:
     """At most, to all hosts together; further requests wait."""
     idle_connections: int = 16
     idle_seconds: float = 30.0
+
+
+class Body(Protocol):
+    """What a request sends; may be read several times."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    async def read(self, start: int) -> bytes:
+        """Some bytes from `start` on, at least one. All before `start` have been taken."""
+
+    def deadline(self) -> float:
+        """On trio's clock, until when the rest must be on its way, after what has been taken."""
+
+
+class _Sending(httpx.AsyncByteStream):
+    """A body on its way; no generator, because nobody would close it where the connection breaks."""
+
+    def __init__(self, body: Body, scope: trio.CancelScope) -> None:
+        self._body = body
+        self._scope = scope
+        self._sent = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._sent >= self._body.size:
+            raise StopAsyncIteration
+        piece = await self._body.read(self._sent)
+        self._sent += len(piece)
+        self._scope.deadline = self._body.deadline()
+        return piece
 
 
 class Reply:
@@ -123,29 +157,38 @@ class Transport:
         verified: bool,
         deadline: float,
         form: Mapping[str, str] | None = None,
+        method: str | None = None,
+        body: Body | None = None,
     ) -> Reply:
-        """GET `url`, or POST `form` to it, and wait for the reply's headers.
+        """Send a request and wait for the reply's headers: GET, POST where there is a `form`, or `method`.
 
-        `verified`: whether a certificate must be valid. `deadline` is on trio's clock.
-        Raises httpx.HTTPError.
+        `verified`: whether a certificate must be valid. `deadline` is on trio's clock; a `body` moves it while
+        it is taken. Raises httpx.HTTPError, and what reading the body raises.
         """
         client = self._client(url, verified)
+        scope = trio.CancelScope(deadline=deadline)
+        headers = {"Accept-Encoding": "identity", "User-Agent": "registry-storage", **headers}
+        if body is not None:
+            headers["Content-Length"] = str(body.size)
         request = client.build_request(
-            "GET" if form is None else "POST",
+            method or ("GET" if form is None else "POST"),
             url,
-            headers={"Accept-Encoding": "identity", "User-Agent": "registry-storage", **headers},
+            headers=headers,
             data=form,
             timeout=httpx.Timeout(None, connect=self._timeouts.connect_seconds),
         )
+        if body is not None:
+            request.stream = _Sending(body, scope)
         sent = received = trio.current_time()
-        with trio.CancelScope(deadline=deadline) as scope:
+        with scope:
 
             async def trace(event: str, _: Mapping[str, Any]) -> None:
                 # The time to the first byte must count neither the connecting nor the wait for a connection.
                 nonlocal sent, received
                 if event == "http11.send_request_body.complete":
                     sent = trio.current_time()
-                    scope.deadline = min(deadline, sent + self._timeouts.first_byte_seconds)
+                    latest = deadline if body is None else body.deadline()
+                    scope.deadline = min(latest, sent + self._timeouts.first_byte_seconds)
                 elif event == "http11.receive_response_headers.complete":
                     received = trio.current_time()
 

@@ -1,0 +1,172 @@
+"""The entries of a source layer, in the source's order or in one of ours."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from ..errors import InvalidInputError
+from ..formats.base import Bytes
+from ..toc.special_names import HIDDEN_AT_ROOT
+from .ordering import Place, prioritize
+from .tar_entry import TarEntry, clean_path
+from .tar_parser import BLOCK, TarParser
+from .tar_stream import BlockStream, FileStream, TarBytes
+from .unpacking import unpacked_blocks
+
+_ZEROS: Final = memoryview(bytes(1 << 18))
+
+
+@dataclass(slots=True)
+class SourceEntry:
+    """An entry whose content has not been read yet."""
+
+    entry: TarEntry
+    stream: TarBytes
+
+    def content(self) -> Iterator[Bytes]:
+        """`entry.size` bytes; to be gone through once, and before `padding`."""
+        if self.entry.sparse is None:
+            yield from self.stream.views(self.entry.stored_size)
+            return
+        at = 0
+        for offset, size in self.entry.sparse:
+            yield from _zeros(offset - at)
+            yield from self.stream.views(size)
+            at = offset + size
+        yield from _zeros(self.entry.size - at)
+
+    def padding(self) -> bytes:
+        """What fills the last block of the content."""
+        padding = self.stream.take(-self.entry.stored_size % BLOCK)
+        return padding if self.entry.sparse is None else bytes(-self.entry.size % BLOCK)
+
+    def skip(self) -> None:
+        """Go past the content and the padding."""
+        for _ in self.stream.views(self.entry.stored_size + -self.entry.stored_size % BLOCK):
+            pass
+
+
+def _zeros(size: int) -> Iterator[memoryview]:
+    while size > 0:
+        yield _ZEROS[:size]
+        size -= len(_ZEROS)
+
+
+class Landmark:
+    """Stands in the entries where the prioritized ones end."""
+
+
+LANDMARK: Final = Landmark()
+
+
+class TarSource:
+    """A source layer. `entries` first, then `end`."""
+
+    def __init__(self, source: BinaryIO, progress: Callable[[int], None]) -> None:
+        self._blocks = unpacked_blocks(source, progress)
+        self._parser: TarParser | None = None
+        self.missing: tuple[str, ...] = ()
+
+    def entries(self, *, keep_hidden: bool = False) -> Iterator[SourceEntry]:
+        """In the source's order. Landmarks and TOC are left out unless `keep_hidden`."""
+        stream = BlockStream(self._blocks)
+        self._parser = parser = _KeepingParser(stream) if keep_hidden else TarParser(stream)
+        while (entry := parser.next()) is not None:
+            one = SourceEntry(entry, stream)
+            if entry.path in HIDDEN_AT_ROOT and not keep_hidden:
+                one.skip()
+            else:
+                yield one
+
+    def end(self) -> tuple[bool, Iterator[bytes]]:
+        """Whether the source has end-of-archive blocks; and everything behind the last entry, these included."""
+        parser = self._parser
+        if parser is None:
+            raise ValueError("entries come before the end")
+
+        def rest() -> Iterator[bytes]:
+            yield parser.before_end
+            yield from parser.stream.rest()
+
+        return parser.has_end, rest()
+
+    def reordered(self, wanted: tuple[str, ...], *, allow_missing: bool) -> Iterator[SourceEntry | Landmark]:
+        """Prioritized entries, the landmark, the other entries; the tar goes through a temporary file.
+
+        Raises InvalidInputError for paths that are missing, unless `allow_missing`. Sets `missing`.
+        """
+        with tempfile.TemporaryFile(prefix="layer-") as spool:
+            places, positions = self._spool(spool)
+            order = prioritize(places, wanted)
+            self.missing = order.missing
+            if order.missing and not allow_missing:
+                raise InvalidInputError(
+                    f"prioritized files: {len(order.missing)} are not in the layer, first {order.missing[0]!r:.300}"
+                )
+            stream = FileStream(spool)
+            parser = TarParser(stream)
+
+            def at(number: int) -> SourceEntry:
+                stream.seek(positions[number])
+                entry = parser.next()
+                if entry is None:
+                    raise OSError(f"the temporary file has changed at byte {positions[number]}")
+                return SourceEntry(entry, stream)
+
+            for number in order.first:
+                yield at(number)
+            yield LANDMARK
+            for number in order.rest:
+                yield at(number)
+
+    def _spool(self, spool: BinaryIO) -> tuple[list[Place], list[int]]:
+        stream = BlockStream(self._blocks, tee=spool)
+        parser = TarParser(stream)
+        places: list[Place] = []
+        positions: list[int] = []
+        while True:
+            position = stream.position
+            entry = parser.next()
+            if entry is None:
+                break
+            if entry.path not in HIDDEN_AT_ROOT:
+                link = clean_path(entry.link) if entry.type == "hardlink" else b""
+                places.append(Place(entry.path, entry.type, link))
+                positions.append(position)
+            SourceEntry(entry, stream).skip()
+        for _ in stream.rest():
+            pass
+        spool.flush()
+        spool.seek(0)
+        return places, positions
+
+
+class _KeepingParser(TarParser):
+    """Keeps global headers as part of the entry behind them, so that no byte is lost."""
+
+    def __init__(self, stream: TarBytes) -> None:
+        super().__init__(stream)
+        self._kept = b""
+
+    def global_headers(self, raw: bytes) -> None:
+        self._kept += raw
+
+    def next(self) -> TarEntry | None:
+        entry = super().next()
+        if entry is None:
+            self.before_end = self._kept + self.before_end
+        else:
+            entry.raw = self._kept + entry.raw
+        self._kept = b""
+        return entry
+
+
+def source_paths(source: BinaryIO) -> Iterator[TarEntry]:
+    """The entries of a layer's tar, without contents: for listing names before a conversion.
+
+    Raises FormatError, OSError.
+    """
+    for one in TarSource(source, lambda _: None).entries():
+        yield one.entry
+        one.skip()

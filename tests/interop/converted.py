@@ -1,0 +1,123 @@
+"""Images of the laboratory with layers that this package writes, in a registry of their own."""
+
+import gzip
+import io
+import json
+import tarfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import images, processes
+from lab.registry import manifest_at
+from registry_storage.convert import LayerKind, WriteOptions, WrittenLayer, verify_written, write_layer
+from registry_storage.descriptor import OCI_MANIFEST
+from registry_storage.digest import Digest
+
+KINDS = (LayerKind.ESTARGZ, LayerKind.ZSTD_CHUNKED_PODMAN, LayerKind.ZSTD_CHUNKED_STARGZ)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedImage:
+    """An image in the registry, and what was written for it."""
+
+    tag: str
+    layers: tuple[WrittenLayer, ...]
+    sources: tuple[Path, ...]
+    """The layers that were converted, tar.gz."""
+    blobs: tuple[Path, ...]
+
+
+def convert_and_push(
+    name: str, kind: LayerKind, source_host: str, target_host: str, directory: Path
+) -> ConvertedImage:
+    """Converts every layer of `lab/gzip/NAME:1` and pushes the image as `own/KIND/NAME:1`."""
+    manifest = manifest_at(source_host, images.IMAGES[name].tag)
+    repository = f"own/{kind.value}/{name}"
+    source_repository = images.IMAGES[name].tag.rpartition(":")[0]
+    directory.mkdir(parents=True, exist_ok=True)
+    config = json.loads(_fetch(source_host, source_repository, manifest["config"]["digest"]))
+    written: list[WrittenLayer] = []
+    sources: list[Path] = []
+    blobs: list[Path] = []
+    for number, layer in enumerate(manifest["layers"]):
+        source, target = directory / f"{number}.source", directory / f"{number}.blob"
+        source.write_bytes(_fetch(source_host, source_repository, layer["digest"]))
+        with source.open("rb") as reading, target.open("w+b") as writing:
+            one = write_layer(reading, writing, WriteOptions(kind))
+            verify_written(writing, one)
+        _push_blob(target_host, repository, str(one.descriptor.digest), target.read_bytes())
+        written.append(one)
+        sources.append(source)
+        blobs.append(target)
+    config["rootfs"]["diff_ids"] = [str(one.diff_id) for one in written]
+    config_bytes = json.dumps(config).encode()
+    manifest["config"] = _push_document(target_host, repository, config_bytes, manifest["config"]["mediaType"])
+    manifest["layers"] = [
+        {
+            "mediaType": one.descriptor.media_type,
+            "digest": str(one.descriptor.digest),
+            "size": one.descriptor.size,
+            "annotations": dict(one.descriptor.annotations),
+        }
+        for one in written
+    ]
+    manifest["mediaType"] = OCI_MANIFEST
+    request = urllib.request.Request(
+        f"http://{target_host}/v2/{repository}/manifests/1",
+        data=json.dumps(manifest).encode(),
+        headers={"Content-Type": OCI_MANIFEST},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass
+    return ConvertedImage(f"{repository}:1", tuple(written), tuple(sources), tuple(blobs))
+
+
+def plain_tar(blob: Path, kind: LayerKind) -> bytes:
+    """The blob as the usual programs unpack it."""
+    if kind is LayerKind.ESTARGZ:
+        return gzip.decompress(blob.read_bytes())
+    packed = blob.with_suffix(".tar")
+    processes.run(["zstd", "-q", "-d", "-f", blob, "-o", packed])
+    return packed.read_bytes()
+
+
+def tar_entries(tar: bytes) -> Iterator[tuple[object, ...]]:
+    """Everything of each entry, landmarks and TOC aside."""
+    with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape", encoding="utf-8") as archive:
+        for info in archive:
+            if info.name not in (".prefetch.landmark", ".no.prefetch.landmark", "stargz.index.json"):
+                file = archive.extractfile(info) if info.isreg() else None
+                fields = {key: value for key, value in info.get_info().items() if key != "chksum"}
+                content = file.read() if file is not None else b""
+                yield (sorted(fields.items()), sorted(info.pax_headers.items()), content)
+
+
+def _fetch(host: str, repository: str, digest: str) -> bytes:
+    with urllib.request.urlopen(f"http://{host}/v2/{repository}/blobs/{digest}", timeout=60) as response:
+        data: bytes = response.read()
+    return data
+
+
+def _push_document(host: str, repository: str, data: bytes, media_type: str) -> dict[str, Any]:
+    digest = str(Digest.of(data))
+    _push_blob(host, repository, digest, data)
+    return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+
+def _push_blob(host: str, repository: str, digest: str, data: bytes) -> None:
+    start = urllib.request.Request(f"http://{host}/v2/{repository}/blobs/uploads/", data=b"", method="POST")
+    with urllib.request.urlopen(start, timeout=60) as response:
+        place = response.headers["Location"]
+    url = f"{place}{'&' if '?' in place else '?'}digest={digest}"
+    request = urllib.request.Request(
+        url if url.startswith("http") else f"http://{host}{url}",
+        data=data,
+        headers={"Content-Type": "application/octet-stream"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass

@@ -1,0 +1,143 @@
+"""An optimized image begins with what its workload reads, and needs hardly a request to run it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab import images, make
+from lab.daemon import Daemon
+from lab.link import Link
+from lab.podman import Podman
+from lab.registry import Registry, registry_of
+from tests.interop.stand import Laboratory
+
+MAX_REQUESTS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image and what it is for."""
+
+    image: str
+    command: tuple[str, ...]
+    until: str | None = None
+    """A line of the output that says that it is ready; None: it ends by itself."""
+
+
+PYTHON = Case("python", ("python3", "-c", "import json, numpy; print(numpy.arange(5).sum())"))
+SERVER = Case("redis", ("redis-server", "--save", "", "--port", "7777"), "Ready to accept connections")
+
+
+@pytest.fixture(scope="module")
+def writable(laboratory: Laboratory) -> Iterator[Registry]:
+    """A registry of our own with the gzip images that are optimized."""
+    make.make([f"image/{case.image}" for case in (PYTHON, SERVER)])
+    own = laboratory.scratch / "optimized"
+    with registry_of(own / "storage", own / "registry") as registry:
+        for case in (PYTHON, SERVER):
+            source = f"docker://{laboratory.registry.host}/{images.IMAGES[case.image].tag}"
+            copy = ["skopeo", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"]
+            subprocess.run([*copy, source, f"docker://{registry.host}/{case.image}:gz"], check=True)
+        yield registry
+
+
+def control(registry: Registry, scratch: Path, *words: str) -> None:
+    """`registry-storagectl` with the lab's configuration of podman."""
+    podman = Podman(scratch, registry.host)
+    environment = os.environ | {
+        key: value
+        for key, value in podman.environment.items()
+        if key.startswith("CONTAINERS_") and key != "CONTAINERS_STORAGE_CONF"
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-m", "registry_storage.ctl", *words],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def requests(registry: Registry, home: Path, image: str, case: Case | None) -> int:
+    """Requests to pull an image lazily and to run it until it is ready; without a case, only to pull it."""
+    options = ("--no-background-fetch", *(() if case else ("--no-prefetch",)))
+    with Link(registry.host) as link:
+        with Daemon(home / "root", home / "mnt", link.host, log=home / "log", options=options):
+            podman = Podman(home / "podman", link.host, store=home / "mnt")
+            try:
+                podman.pull(image)
+                assert not podman.layers().full
+                if case is not None:
+                    _run_until_ready(podman, image, case)
+            finally:
+                podman.close()
+        return link.crossed().requests
+
+
+def _run_until_ready(podman: Podman, image: str, case: Case) -> None:
+    if case.until is None:
+        podman.run_image(image, *case.command)
+        return
+    podman.run("run", "-d", "--network=none", "--name=server", podman.name(image), *case.command)
+    for _ in range(200):
+        if case.until in podman.run("logs", "server").stdout:
+            return
+    raise AssertionError("the server never became ready")
+
+
+def content_requests(registry: Registry, home: Path, image: str, case: Case) -> int:
+    """Requests for contents: what running needs beyond manifests, configs, TOCs and what podman asks itself."""
+    return requests(registry, home / "run", image, case) - requests(registry, home / "pull", image, None)
+
+
+@pytest.mark.parametrize(
+    ("case", "option"), [(PYTHON, "--zstd-chunked"), (SERVER, "--estargz")], ids=["python", "server"]
+)
+def test_an_optimized_image_needs_few_requests(
+    writable: Registry, laboratory: Laboratory, tmp_path: Path, case: Case, option: str
+) -> None:
+    source, record = f"{writable.host}/{case.image}:gz", tmp_path / "record"
+    plain, optimized = f"{case.image}:plain{option}", f"{case.image}:opt{option}"
+    control(writable, tmp_path / "a", "convert", option, "--oci", source, f"{writable.host}/{plain}")
+    words = ["--args", " ".join(f"'{word}'" for word in case.command), "--record-out", str(record)]
+    words += ["--wait-on-line", case.until] if case.until else []
+    control(writable, tmp_path / "b", "optimize", option, "--oci", *words, source, f"{writable.host}/{optimized}")
+
+    recorded = [json.loads(line) for line in record.read_text().splitlines()]
+    listed = subprocess.run(
+        [sys.executable, "-m", "registry_storage.ctl", "inspect", "--toc", f"{writable.host}/{optimized}"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for position, toc in enumerate(tocs(listed)):
+        names = [
+            entry["name"].removeprefix("./")
+            for entry in toc["entries"]
+            if entry["type"] == "reg" and entry.get("size")
+        ]
+        wanted = [line["path"] for line in recorded if line["layerIndex"] == position]
+        landmark = names.index(".prefetch.landmark")
+        assert [name for name in names[:landmark] if name in set(wanted)] == [n for n in wanted if n in names]
+
+    before = content_requests(writable, tmp_path / "plain", plain, case)
+    after = content_requests(writable, tmp_path / "optimized", optimized, case)
+    assert after <= MAX_REQUESTS < before
+
+
+def tocs(text: str) -> list[dict[str, list[dict[str, str]]]]:
+    """The JSON documents in what `inspect --toc` prints."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while (at := text.find("{", at)) >= 0:
+        try:
+            document, at = decoder.raw_decode(text, at)
+        except ValueError:
+            at += 1
+            continue
+        if "entries" in document:
+            found.append(document)
+    return found
