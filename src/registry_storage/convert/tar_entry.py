@@ -26,7 +26,7 @@ class TarEntry:
     group: bytes = b""
     mtime_ns: int = 0
     link: bytes = b""
-    """Target of a symbolic link; name of the entry that a hard link means."""
+    """Target of a symbolic link; name of the entry that a hard link means; other types may carry what means nothing."""
     major: int = 0
     minor: int = 0
     xattrs: dict[bytes, bytes] = field(default_factory=dict)

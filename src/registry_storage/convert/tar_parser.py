@@ -145,7 +145,7 @@ class TarParser:
             size = 0
         entry = TarEntry(
             name, b"", kind_name, b"", size, mode, uid, gid, user, group, mtime_ns,
-            link if kind_name in ("symlink", "hardlink") else b"", major, minor, xattrs, atime_ns, ctime_ns, size,
+            link, major, minor, xattrs, atime_ns, ctime_ns, size,
         )  # fmt: skip
         if kind == _GNU_SPARSE:
             sparse.read_old(entry, block, self.stream, raw, pax)

@@ -55,8 +55,10 @@ class TocWriter:
             text.append(b',"size":%d' % entry.size)
         if entry.mtime_ns and (time := format_time(entry.mtime_ns)):
             text.append(b',"modtime":"%s"' % time)
-        if entry.link:
-            text += (b',"linkName":', json_string(entry.link.lstrip(b"/") if entry.type == "hardlink" else entry.link))
+        if entry.link and (self._podman or entry.type in ("symlink", "hardlink")):
+            # podman compares it with the header in the tar-split, whatever the type (buildah's whiteouts have one).
+            as_is = self._podman or entry.type == "symlink"
+            text += (b',"linkName":', json_string(entry.link if as_is else entry.link.lstrip(b"/")))
         if entry.mode:
             text.append(b',"mode":%d' % entry.mode)
         if entry.uid:
