@@ -1,7 +1,7 @@
 # On a fresh Debian 12 as root: `make demo` and `make test` install what is missing, build and run.
 #
 #   PYTHON=…                 the Python (>= 3.11) for the virtual environment; default python3
-#   REGISTRY_STORAGE_LAB=…   where images and the second Debian are kept; default /var/tmp/registry-storage-lab
+#   LAYER_LAB=…   where images and the second Debian are kept; default /var/tmp/registry-storage-lab
 
 PYTHON ?= python3
 SHELL := /bin/bash

@@ -1,6 +1,7 @@
 """Where the laboratory keeps what is expensive to make.
 
-`REGISTRY_STORAGE_LAB` names the directory (default `/var/tmp/registry-storage-lab`). A part of it is made
+`LAYER_LAB` names the directory (default `/var/tmp/registry-storage-lab`); a name that begins with REGISTRY would
+be taken by docker-registry for a setting of its own. A part of the laboratory is made
 once, stamped with the version of its recipe, and made anew when the recipe changes. `make clean` leaves it
 alone; removing the directory is always safe while nothing of it runs.
 """
@@ -23,7 +24,7 @@ _thread_locks_guard = threading.Lock()
 
 def lab_directory() -> Path:
     """The laboratory's directory, made when missing."""
-    directory = Path(os.environ.get("REGISTRY_STORAGE_LAB", "/var/tmp/registry-storage-lab"))
+    directory = Path(os.environ.get("LAYER_LAB", "/var/tmp/registry-storage-lab"))
     directory.mkdir(parents=True, exist_ok=True, mode=0o755)
     return directory
 
