@@ -1,20 +1,12 @@
 """One layer, ready to be read: who knows its tree, where its bytes are, and how they get here."""
 
-import logging
-
-import trio
-
 from ..cache.content import Content
 from ..cache.root import LayerKey
 from ..descriptor import Descriptor
 from ..formats.base import LayerFormat
 from ..toc.index import TocIndex
-from .activity import Activity
 from .chunks import ChunkFetcher
-from .memory import MemoryBudget
 from .source import BlobSource
-
-_log = logging.getLogger(__name__)
 
 
 class Layer:
@@ -28,10 +20,7 @@ class Layer:
         index: TocIndex,
         content: Content,
         source: BlobSource,
-        activity: Activity,
-        nursery: trio.Nursery,
-        workers: trio.CapacityLimiter,
-        memory: MemoryBudget,
+        chunks: ChunkFetcher,
     ) -> None:
         self.key = key
         self.descriptor = descriptor
@@ -39,9 +28,7 @@ class Layer:
         self.index = index
         self.content = content
         self.source = source
-        self.chunks = ChunkFetcher(
-            str(key.layer_digest), layer_format, index, content, source, activity, nursery, workers, memory
-        )
+        self.chunks = chunks
 
     async def read(self, inode: int, file_offset: int, size: int) -> bytes:
         """Up to `size` bytes of a regular file from `file_offset`: fewer at its end, none behind it.

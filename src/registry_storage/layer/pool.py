@@ -21,6 +21,7 @@ from ..registry.client import RegistryClient
 from ..toc.index import TocIndex
 from .activity import Activity
 from .background import Background
+from .chunks import ChunkFetcher
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .memory import MemoryBudget
@@ -238,9 +239,8 @@ class Pool:
                 },
             )
         content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
-        layer = Layer(
-            key,
-            descriptor,
+        chunks = ChunkFetcher(
+            str(descriptor.digest),
             lazy.format,
             index,
             content,
@@ -250,6 +250,7 @@ class Pool:
             self._workers,
             self._memory,
         )
+        layer = Layer(key, descriptor, lazy.format, index, content, source, chunks)
         self._layers[key] = layer
         return layer
 
