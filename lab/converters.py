@@ -16,6 +16,7 @@ in whatever compression it is.
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from lab import images, places, processes
@@ -70,7 +71,7 @@ def convert(name: str, image_format: str, registry_host: str, debian13: Debian13
     source = f"{registry_host}/{images.IMAGES[name].tag}"
     target = f"{registry_host}/{tag(name, image_format)}"
     if image_format in ("estargz", "zstd-stargz"):
-        _by_ctr_remote(source, target, "--estargz" if image_format == "estargz" else "--zstdchunked")
+        seconds_by_ctr_remote(source, target, image_format)
     elif image_format == "zstd-old":
         zstd_chunked_by_skopeo(source, target)
     elif debian13 is not None:
@@ -127,8 +128,13 @@ def _by_newer_skopeo(source: str, target: str, debian13: Debian13) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _by_ctr_remote(source: str, target: str, option: str) -> None:
-    """ctr-remote with a containerd of its own, which lives for this conversion only."""
+def seconds_by_ctr_remote(source: str, target: str, image_format: str) -> float:
+    """Convert with ctr-remote; how long the conversion took, without fetching the image and pushing the result."""
+    return _by_ctr_remote(source, target, {"estargz": "--estargz", "zstd-stargz": "--zstdchunked"}[image_format])
+
+
+def _by_ctr_remote(source: str, target: str, option: str) -> float:
+    """ctr-remote with a containerd of its own, which lives for this conversion only; seconds of the conversion."""
     home = Path(tempfile.mkdtemp(prefix="containerd-", dir=places.lab_directory()))
     socket = home / "containerd.sock"
     config = home / "config.toml"
@@ -144,8 +150,11 @@ def _by_ctr_remote(source: str, target: str, option: str) -> None:
             lambda: processes.run([*remote, "version"], allow_failure=True).returncode == 0, what="answering"
         )
         processes.run([*remote, "content", "fetch", "--plain-http", source], timeout_seconds=1200)
+        started = time.monotonic()
         processes.run([*remote, "images", "convert", option, "--oci", source, target], timeout_seconds=1200)
+        seconds = time.monotonic() - started
         processes.run([*remote, "images", "push", "--plain-http", target], timeout_seconds=1200)
+        return seconds
     finally:
         containerd.stop()
         for mounted in places.mounts_below(home):
