@@ -21,7 +21,11 @@ from .source import BlobSource
 _log = logging.getLogger(__name__)
 
 MAX_RANGE_BYTES = 8 << 20
-"""Largest single range: what is in flight is bounded by this times the connections."""
+"""Largest single range that a reader waits for."""
+MAX_AHEAD_BYTES = 16 << 20
+"""Largest single range of what is fetched ahead: fewer requests, and readers wait behind one at most."""
+NETWORK_BYTES = 1 << 20
+"""Room for what arrives at once."""
 MIN_AROUND_BYTES = 64 << 10
 MAX_AROUND_BYTES = 4 << 20
 RECHECK_BYTES = 8 << 20
@@ -51,6 +55,13 @@ class _Piece:
     decoded: int = 0
     """Bytes that decoding it takes."""
     chunks: list[Chunk] = field(default_factory=list)
+
+
+def _memory_needed(pieces: Sequence[_Piece]) -> int:
+    """Bytes to fetch and decode a range: pieces are decoded as they arrive, so never all of it is there."""
+    everything = sum(piece.end - piece.offset + piece.decoded for piece in pieces)
+    largest = max(piece.end - piece.offset + piece.decoded for piece in pieces)
+    return min(everything, 2 * largest + NETWORK_BYTES)
 
 
 class ChunkFetcher:
@@ -124,7 +135,7 @@ class ChunkFetcher:
                 neighbours = self._read_around(missing)
                 missing += neighbours
                 numbers += [chunk.number for chunk in neighbours]
-            ranges = self._ranges(missing)
+            ranges = self._ranges(missing, MAX_RANGE_BYTES if urgent else MAX_AHEAD_BYTES)
             if not urgent:
                 await self._fetch_in_turn(ranges)
                 return
@@ -212,7 +223,7 @@ class ChunkFetcher:
         self._expected = (added[-1] if added else last).number + 1
         return added
 
-    def _ranges(self, chunks: Iterable[Chunk]) -> list[list[_Piece]]:
+    def _ranges(self, chunks: Iterable[Chunk], max_bytes: int) -> list[list[_Piece]]:
         """The pieces of `chunks`, in groups that are fetched with one request each."""
         pieces: dict[int, _Piece] = {}
         for chunk in chunks:
@@ -228,7 +239,7 @@ class ChunkFetcher:
         gap = max(16 << 10, min(int(link.round_trip_seconds * link.bytes_per_second), 1 << 20))
         ordered = sorted(pieces.values(), key=lambda piece: piece.offset)
         spans = [(piece.offset, piece.end - piece.offset) for piece in ordered]
-        return [ordered[part.first : part.end] for part in merge(spans, gap, MAX_RANGE_BYTES)]
+        return [ordered[part.first : part.end] for part in merge(spans, gap, max_bytes)]
 
     async def _fetch_in_turn(self, ranges: Sequence[list[_Piece]]) -> None:
         """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""
@@ -241,7 +252,7 @@ class ChunkFetcher:
                 return
 
     async def _fetch_within_budget(self, pieces: list[_Piece]) -> RegistryStorageError | None:
-        async with self._memory.hold(pieces[-1].end - pieces[0].offset + sum(piece.decoded for piece in pieces)):
+        async with self._memory.hold(_memory_needed(pieces)):
             return await self._fetch(pieces)
 
     async def _fetch(self, pieces: list[_Piece]) -> RegistryStorageError | None:
