@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 MAX_RANGE_BYTES = 8 << 20
 """Largest single range that a reader waits for."""
-MAX_AHEAD_BYTES = 16 << 20
-"""Largest single range of what is fetched ahead: fewer requests, and readers wait behind one at most."""
+MAX_AHEAD_BYTES = 64 << 20
+"""Largest single range of what is fetched ahead, which readers will ask for: they wait for their chunk only."""
 NETWORK_BYTES = 1 << 20
 """Room for what arrives at once."""
 MIN_AROUND_BYTES = 64 << 10
