@@ -31,7 +31,9 @@ _ERRNO: tuple[tuple[type[Exception], int], ...] = (
 
 
 KERNEL_RETRY_SECONDS = 0.02
-"""The kernel's own second try comes at once; it is not worth another wait. Whoever asks later is a new reader."""
+"""After a long wait the kernel's own second try, which comes at once, is not worth another one."""
+LONG_SECONDS = 1.0
+"""What failed sooner is simply tried again."""
 MAX_FAILED_READS = 256
 
 
@@ -158,6 +160,7 @@ class Operations(pyfuse3.Operations):
         failed = self._failed_reads.pop(fh, None)
         if failed is not None and off in failed.span and trio.current_time() < failed.until:
             raise pyfuse3.FUSEError(errno.EIO)
+        started = trio.current_time()
         try:
             with trio.fail_after(self._timeout):
                 opened = self._tree.open_layer(fh)
@@ -169,9 +172,11 @@ class Operations(pyfuse3.Operations):
                     return data
                 return await self._tree.read(fh, off, size)
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
-            if len(self._failed_reads) >= MAX_FAILED_READS:
-                self._failed_reads.clear()
-            self._failed_reads[fh] = _FailedRead(range(off, off + size), trio.current_time() + KERNEL_RETRY_SECONDS)
+            now = trio.current_time()
+            if now - started >= LONG_SECONDS:
+                if len(self._failed_reads) >= MAX_FAILED_READS:
+                    self._failed_reads.clear()
+                self._failed_reads[fh] = _FailedRead(range(off, off + size), now + KERNEL_RETRY_SECONDS)
             if isinstance(error, trio.TooSlowError):
                 raise TimeoutError(errno.ETIMEDOUT, f"node {fh:#x}: no bytes within {self._timeout:g} s") from None
             raise
