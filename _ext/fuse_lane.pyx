@@ -1,14 +1,26 @@
-"""The lane between the kernel and pyfuse3: requests from /dev/fuse into a socket pair, replies back.
+"""The lane: answers the kernel's requests for layers from their indexes and content files, without the GIL.
 
-One thread without the GIL. A request may vanish between poll and read (its process was killed), which a reader
-of the device must bear and libfuse's own loop does not; in a socket pair nothing vanishes.
+What it cannot answer goes two ways: requests for the store's own tree to libfuse, over a socket pair, and those for
+layers that are not open or bytes that are not here to Python, over another one; then the lane answers after all.
+A request may vanish between poll and read (its process was killed), which libfuse's own loop does not bear; in a
+socket pair nothing vanishes.
 """
 
-from libc.errno cimport EAGAIN, EINTR, ENODEV, ENOENT, errno
-from libc.stdlib cimport free, malloc
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EAGAIN, EINTR, EIO, ENODEV, ENOENT, ENOSYS, EPIPE, EROFS, ESTALE, errno
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from fuse_wire cimport *
+from index_view cimport open_view
+from lane_content cimport BLOCKS, MISSING, read_content
+from lane_layer cimport *
+from lane_parking cimport *
+from lane_table cimport Table, find_layer, free_table, make_table, publish
 
 cdef extern from "<poll.h>" nogil:
-    cdef struct pollfd:
+    struct pollfd:
         int fd
         short events
         short revents
@@ -19,117 +31,455 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buffer, size_t size)
     ssize_t write(int fd, const void *buffer, size_t size)
 
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t send(int fd, const void *buffer, size_t size, int flags)
-    ssize_t recv(int fd, void *buffer, size_t size, int flags)
-    const int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
+cdef extern from "<sys/statvfs.h>" nogil:
+    struct statvfs_t "statvfs":
+        unsigned long f_bsize, f_frsize
+        uint64_t f_blocks, f_bfree, f_bavail, f_files, f_ffree
+    int fstatvfs(int fd, statvfs_t *found)
+
+cdef extern from *:
+    """
+    #define STORE_BIT 0x80000000u
+    """
+    const uint32_t STORE_BIT     # in the upper half of a node: a chain, which is the store's
+
+cdef enum:
+    HEADER = 16                  # sizeof(fuse_out_header)
+    REQUEST_BYTES = 64 << 10     # the largest request: we take no writes
+    MAX_TRIES = 4                # of a read whose chunks are taken away again before it comes to them
 
 cdef enum Ending:
+    GO_ON
     UNMOUNTED
     STOPPED
     CLOSED
     FAILED
 
-cdef struct Lane:
-    int device
-    int socket
-    int stop
-    char *request          # one request that the socket had no room for yet
-    size_t request_size    # bytes of it; 0: none
+cdef struct Job:                 # a read that must wait for the disk
+    Layer *layer
+    uint64_t unique
+    uint64_t node
+    uint64_t offset
+    uint32_t size
+    uint32_t pid
+
+cdef struct Counts:
+    uint64_t answered
+    uint64_t read_bytes
+    uint64_t forwarded
+    uint64_t parked
+    uint64_t blocked
+
+cdef struct State:
+    int device, libfuse, python, stop, root
+    int to_disk, from_disk       # ends of pipes: jobs out, and those that Python must see back
+    bint every_read              # Python wants to see every read first
+    Table table
+    Parking parking
+    char *request
+    size_t request_size          # a request that libfuse's socket had no room for yet; 0: none
     char *reply
-    size_t capacity        # bytes of each buffer
+    size_t capacity              # bytes of a reply
+    Counts counts
 
 
-cdef Ending carry_requests(Lane *lane) noexcept nogil:
-    """Everything that the kernel has, as far as the socket takes it. STOPPED here means: go on."""
-    cdef ssize_t got
-    while True:
-        if not lane.request_size:
-            got = read(lane.device, lane.request, lane.capacity)
-            if got < 0:
-                if errno == EAGAIN:
-                    return STOPPED
-                if errno == EINTR or errno == ENOENT:  # ENOENT: the request was interrupted
-                    continue
-                return UNMOUNTED if errno == ENODEV else FAILED
-            if got == 0:
-                return UNMOUNTED
-            lane.request_size = <size_t>got
-        if send(lane.socket, lane.request, lane.request_size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0:
-            if errno == EINTR:
-                continue
-            return STOPPED if errno == EAGAIN else CLOSED
-        lane.request_size = 0
+cdef void send_reply(int device, uint64_t unique, int64_t result, char *reply) noexcept nogil:
+    """`reply` has the payload after room for the header. What the kernel refuses is a reply to what is gone."""
+    cdef fuse_out_header header
+    header.unique = unique
+    header.error = <int32_t>result if result < 0 else 0
+    header.len = HEADER + (<uint32_t>result if result > 0 else 0)
+    memcpy(reply, &header, HEADER)
+    write(device, reply, header.len)
 
 
-cdef Ending carry_replies(Lane *lane) noexcept nogil:
-    """Every reply that waits. What the kernel refuses is a reply to a request that is gone."""
-    cdef ssize_t got
-    while True:
-        got = recv(lane.socket, lane.reply, lane.capacity, MSG_DONTWAIT | MSG_TRUNC)
-        if got < 0:
-            if errno == EAGAIN:
-                return STOPPED
-            if errno == EINTR:
-                continue
+cdef int64_t answer_statfs(int root, char *out) noexcept nogil:
+    """The file system that holds the cache."""
+    cdef statvfs_t found
+    cdef fuse_statfs_out reply
+    if fstatvfs(root, &found) != 0:
+        return -EIO
+    memset(&reply, 0, sizeof(reply))
+    reply.st.blocks, reply.st.bfree, reply.st.bavail = found.f_blocks, found.f_bfree, found.f_bavail
+    reply.st.files, reply.st.ffree = found.f_files, found.f_ffree
+    reply.st.bsize, reply.st.frsize, reply.st.namelen = <uint32_t>found.f_bsize, <uint32_t>found.f_frsize, 255
+    memcpy(out, &reply, sizeof(reply))
+    return sizeof(reply)
+
+
+cdef int64_t answer(State *state, Layer *layer, const char *request, size_t size, bint first) noexcept nogil:
+    """The answer to a request for a layer: bytes in `state.reply` behind the header, MISSING, BLOCKS or an errno."""
+    cdef const fuse_in_header *header = <const fuse_in_header *>request
+    cdef const char *body = request + sizeof(fuse_in_header)
+    cdef size_t length = size - sizeof(fuse_in_header)
+    cdef const fuse_read_in *read_in = <const fuse_read_in *>body
+    cdef const Inode *inode = inode_of(layer, header.nodeid)
+    cdef char *out = state.reply + HEADER
+    cdef size_t room = state.capacity - HEADER
+    cdef uint32_t opcode = header.opcode
+    cdef size_t fixed
+    if inode == NULL:
+        return -ESTALE
+    if opcode == FUSE_READ or opcode == FUSE_READDIR or opcode == FUSE_READDIRPLUS:
+        if length < sizeof(fuse_read_in):
+            return -EIO
+        room = min(room, <size_t>read_in.size)
+        if opcode != FUSE_READ:
+            return answer_readdir(
+                layer, inode, header.nodeid, read_in.offset, opcode == FUSE_READDIRPLUS, out, room)
+        if first and state.every_read:
+            return MISSING
+        return read_content(layer, inode, read_in.offset, <uint32_t>room, False, out)
+    if opcode == FUSE_LOOKUP:
+        return answer_lookup(layer, inode, body, length, out)
+    if opcode == FUSE_GETATTR:
+        return answer_getattr(inode, header.nodeid, out)
+    if opcode == FUSE_READLINK:
+        return answer_readlink(layer, inode, out, room)
+    # GETXATTR and LISTXATTR begin alike.
+    fixed = sizeof(fuse_getxattr_in)
+    if length < fixed:
+        return -EIO
+    if opcode == FUSE_LISTXATTR:
+        return answer_listxattr(layer, inode, (<const fuse_getxattr_in *>body).size, out, room)
+    return answer_getxattr(
+        layer, inode, body + fixed, length - fixed, (<const fuse_getxattr_in *>body).size, out, room)
+
+
+cdef bint asks_index(uint32_t opcode) noexcept nogil:
+    """An operation that a layer answers."""
+    return (
+        opcode == FUSE_LOOKUP or opcode == FUSE_GETATTR or opcode == FUSE_READ or opcode == FUSE_READDIRPLUS
+        or opcode == FUSE_READLINK or opcode == FUSE_GETXATTR or opcode == FUSE_LISTXATTR or opcode == FUSE_READDIR
+    )
+
+
+cdef bint would_change(uint32_t opcode) noexcept nogil:
+    """An operation that changes something, which a layer refuses."""
+    return (
+        opcode == FUSE_SETATTR or opcode == FUSE_SYMLINK or opcode == FUSE_MKNOD or opcode == FUSE_MKDIR
+        or opcode == FUSE_UNLINK or opcode == FUSE_RMDIR or opcode == FUSE_RENAME or opcode == FUSE_RENAME2
+        or opcode == FUSE_LINK or opcode == FUSE_WRITE or opcode == FUSE_SETXATTR or opcode == FUSE_REMOVEXATTR
+        or opcode == FUSE_CREATE or opcode == FUSE_FALLOCATE
+    )
+
+
+cdef bint send_to_disk(State *state, Layer *layer, const char *request) noexcept nogil:
+    """Leave a read to a thread that may wait; False: they have enough to do."""
+    cdef const fuse_in_header *header = <const fuse_in_header *>request
+    cdef const fuse_read_in *read_in = <const fuse_read_in *>(request + sizeof(fuse_in_header))
+    cdef Job job
+    job.layer, job.unique, job.node, job.pid = layer, header.unique, header.nodeid, header.pid
+    job.offset, job.size = read_in.offset, read_in.size
+    return write(state.to_disk, &job, sizeof(job)) == sizeof(job)
+
+
+cdef int64_t settle(State *state, const char *request, size_t size, bint first) noexcept nogil:
+    """Answer a request for a layer, or leave it to the disk's threads; MISSING: Python must see it."""
+    cdef const fuse_in_header *header = <const fuse_in_header *>request
+    cdef const fuse_read_in *read_in = <const fuse_read_in *>(request + sizeof(fuse_in_header))
+    cdef Layer *layer = find_layer(&state.table, <uint32_t>(header.nodeid >> 32))
+    cdef int64_t result
+    if layer == NULL:
+        return MISSING
+    result = answer(state, layer, request, size, first)
+    if result == BLOCKS:
+        state.counts.blocked += 1
+        if send_to_disk(state, layer, request):
+            return 0
+        result = read_content(
+            layer, inode_of(layer, header.nodeid), read_in.offset,
+            min(read_in.size, <uint32_t>(state.capacity - HEADER)), True, state.reply + HEADER,
+        )
+    if result != MISSING:
+        state.counts.answered += 1
+        if header.opcode == FUSE_READ and result > 0:
+            state.counts.read_bytes += <uint64_t>result
+        send_reply(state.device, header.unique, result, state.reply)
+    return result
+
+
+cdef void interrupt(State *state, uint64_t unique) noexcept nogil:
+    """Whoever waits for this request is gone, or wants to be: it ends, what it asked for goes on."""
+    cdef uint32_t number = find_parked(&state.parking, unique)
+    cdef Slot *slot
+    if number == NO_SLOT:
+        return
+    slot = &state.parking.slots[number]
+    send_reply(state.device, unique, -EINTR, state.reply)
+    if slot.state == SLOT_ASKED:
+        slot.state = SLOT_INTERRUPTED
+    else:
+        slot.unique = 0          # it is still in the queue; `answered` frees it
+
+
+cdef Ending forward(State *state) noexcept nogil:
+    """The request at hand goes to libfuse; it stays where it is until there is room."""
+    if send(state.libfuse, state.request, state.request_size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0:
+        return GO_ON if errno == EAGAIN or errno == EINTR else CLOSED
+    state.counts.forwarded += 1
+    state.request_size = 0
+    return GO_ON
+
+
+cdef Ending take_request(State *state, bint *taken) noexcept nogil:
+    """One request of the kernel, if there is one."""
+    cdef ssize_t got = read(state.device, state.request, REQUEST_BYTES)
+    cdef fuse_in_header *header = <fuse_in_header *>state.request
+    cdef fuse_read_in *read_in = <fuse_read_in *>(state.request + sizeof(fuse_in_header))
+    cdef uint32_t opcode, above
+    taken[0] = True
+    if got < 0:
+        taken[0] = False
+        if errno == EAGAIN or errno == EINTR or errno == ENOENT:  # ENOENT: the request was interrupted
+            return GO_ON
+        return UNMOUNTED if errno == ENODEV else FAILED
+    if got < <ssize_t>sizeof(fuse_in_header):
+        return UNMOUNTED if got == 0 else FAILED
+    opcode, above = header.opcode, <uint32_t>(header.nodeid >> 32)
+    if opcode == FUSE_FORGET or opcode == FUSE_BATCH_FORGET:
+        return GO_ON             # nothing is kept for the kernel
+    if opcode == FUSE_OPEN or opcode == FUSE_OPENDIR or opcode == FUSE_FLUSH:
+        send_reply(state.device, header.unique, -ENOSYS, state.reply)  # the kernel will not ask again
+        return GO_ON
+    if opcode == FUSE_STATFS:
+        send_reply(state.device, header.unique, answer_statfs(state.root, state.reply + HEADER), state.reply)
+        return GO_ON
+    if opcode == FUSE_INTERRUPT:
+        interrupt(state, (<fuse_interrupt_in *>read_in).unique)
+        return GO_ON
+    if above == 0 or above & STORE_BIT:
+        if opcode == FUSE_READ or opcode == FUSE_READDIR or opcode == FUSE_READDIRPLUS:
+            read_in.fh = header.nodeid   # nothing was opened, and pyfuse3 sees only the handle
+        state.request_size = <size_t>got
+        return forward(state)
+    if not asks_index(opcode):
+        send_reply(state.device, header.unique, -EROFS if would_change(opcode) else -ENOSYS, state.reply)
+        return GO_ON
+    if settle(state, state.request, <size_t>got, True) == MISSING:
+        state.counts.parked += 1
+        if not park(&state.parking, state.request, <size_t>got):
+            send_reply(state.device, header.unique, -EIO, state.reply)
+        elif not tell(&state.parking, state.python):
             return CLOSED
+    return GO_ON
+
+
+cdef Ending carry_replies(State *state) noexcept nogil:
+    """Every reply of libfuse that waits."""
+    cdef ssize_t got
+    while True:
+        got = recv(state.libfuse, state.reply, state.capacity, MSG_DONTWAIT | MSG_TRUNC)
+        if got < 0:
+            if errno == EINTR:
+                continue
+            return GO_ON if errno == EAGAIN else CLOSED
         if got == 0:
             return CLOSED
-        if <size_t>got > lane.capacity:
+        if <size_t>got > state.capacity:
             return FAILED
-        write(lane.device, lane.reply, <size_t>got)
+        write(state.device, state.reply, <size_t>got)
 
 
-cdef Ending serve(Lane *lane) noexcept nogil:
-    cdef pollfd fds[3]
-    cdef Ending ending
-    fds[0].fd, fds[1].fd, fds[2].fd = lane.device, lane.socket, lane.stop
-    fds[2].events = POLLIN
+cdef Ending take_answers(State *state) noexcept nogil:
+    """What Python says of parked requests."""
+    cdef Answered said
+    cdef Slot *slot
+    cdef ssize_t got
     while True:
-        fds[0].events = 0 if lane.request_size else POLLIN
-        fds[1].events = POLLIN | POLLOUT if lane.request_size else POLLIN
-        fds[0].revents = fds[1].revents = fds[2].revents = 0
-        if poll(fds, 3, -1) < 0:
+        got = recv(state.python, &said, sizeof(said), MSG_DONTWAIT)
+        if got < 0:
             if errno == EINTR:
                 continue
+            return GO_ON if errno == EAGAIN else CLOSED
+        if got != sizeof(said):
+            return CLOSED
+        if said.slot >= SLOTS:
             return FAILED
-        if fds[2].revents:
+        slot = &state.parking.slots[said.slot]
+        if slot.state == SLOT_INTERRUPTED or slot.state == SLOT_ASKED and slot.unique != said.unique:
+            free_slot(&state.parking, said.slot)
+        elif slot.state != SLOT_ASKED:
+            return FAILED
+        elif said.error:
+            if said.error > 0:
+                send_reply(state.device, said.unique, -said.error, state.reply)
+            free_slot(&state.parking, said.slot)
+        elif settle(state, slot.request, slot.size, False) == MISSING:
+            slot.tries += 1
+            if slot.tries < MAX_TRIES:
+                queue_slot(&state.parking, said.slot)
+                if not tell(&state.parking, state.python):
+                    return CLOSED
+            else:
+                send_reply(state.device, said.unique, -EIO, state.reply)
+                free_slot(&state.parking, said.slot)
+        else:
+            free_slot(&state.parking, said.slot)
+
+
+cdef Ending take_back(State *state) noexcept nogil:
+    """A read whose chunks were evicted while it waited for the disk: Python must see it."""
+    cdef Job job
+    cdef fuse_in_header *header = <fuse_in_header *>state.reply
+    cdef fuse_read_in *read_in = <fuse_read_in *>(state.reply + sizeof(fuse_in_header))
+    cdef size_t size = sizeof(fuse_in_header) + sizeof(fuse_read_in)
+    if read(state.from_disk, &job, sizeof(job)) != sizeof(job):
+        return GO_ON if errno == EAGAIN or errno == EINTR else FAILED
+    memset(state.reply, 0, size)
+    header.len, header.opcode, header.unique, header.nodeid = <uint32_t>size, FUSE_READ, job.unique, job.node
+    header.pid, read_in.offset, read_in.size = job.pid, job.offset, job.size
+    if not park(&state.parking, state.reply, size):
+        send_reply(state.device, job.unique, -EIO, state.reply)
+        return GO_ON
+    return GO_ON if tell(&state.parking, state.python) else CLOSED
+
+
+cdef Ending serve(State *state) noexcept nogil:
+    cdef pollfd fds[5]
+    cdef Ending ending = GO_ON
+    cdef bint taken
+    fds[0].fd, fds[1].fd, fds[2].fd, fds[3].fd = state.device, state.libfuse, state.python, state.stop
+    fds[4].fd = state.from_disk
+    fds[3].events = fds[4].events = POLLIN
+    while ending == GO_ON:
+        # A request that libfuse has no room for, or more waiting ones than we can keep: the others wait in the kernel.
+        fds[0].events = 0 if state.request_size or state.parking.free_slot == NO_SLOT else POLLIN
+        fds[1].events = POLLIN | POLLOUT if state.request_size else POLLIN
+        fds[2].events = POLLIN | POLLOUT if state.parking.first_waiting != NO_SLOT else POLLIN
+        if poll(fds, 5, -1) < 0:
+            ending = GO_ON if errno == EINTR else FAILED
+            continue
+        if fds[3].revents:
             return STOPPED
         if fds[1].revents & (POLLIN | POLLHUP | POLLERR):
-            ending = carry_replies(lane)
-            if ending != STOPPED:
-                return ending
-        if fds[0].revents & POLLERR:
-            return UNMOUNTED
-        if fds[0].revents or fds[1].revents & POLLOUT:
-            ending = carry_requests(lane)
-            if ending != STOPPED:
-                return ending
+            ending = carry_replies(state)
+        if ending == GO_ON and fds[1].revents & POLLOUT and state.request_size:
+            ending = forward(state)
+        if ending == GO_ON and fds[2].revents & (POLLIN | POLLHUP | POLLERR):
+            ending = take_answers(state)
+        if ending == GO_ON and fds[2].revents & POLLOUT and not tell(&state.parking, state.python):
+            ending = CLOSED
+        if ending == GO_ON and fds[4].revents:
+            ending = take_back(state)
+        if ending == GO_ON and fds[0].revents & POLLERR:
+            ending = UNMOUNTED
+        if ending == GO_ON and fds[0].revents & POLLIN and not state.request_size:
+            ending = take_request(state, &taken)
+    return ending
 
 
-def run(int device, int socket, int stop, size_t capacity):
-    """Carry requests and replies until something ends it; call it in a thread of its own.
+cdef void wait_for_disk(State *state, int jobs, int back, char *reply) noexcept nogil:
+    """Reads that must wait for the disk, until the pipe of jobs is closed."""
+    cdef Job job
+    cdef int64_t result
+    cdef ssize_t got
+    while True:
+        got = read(jobs, &job, sizeof(job))
+        if got < 0 and errno == EINTR:
+            continue
+        if got != sizeof(job):
+            return
+        result = read_content(
+            job.layer, inode_of(job.layer, job.node), job.offset,
+            min(job.size, <uint32_t>(state.capacity - HEADER)), True, reply + HEADER,
+        )
+        if result == MISSING:
+            while write(back, &job, sizeof(job)) < 0 and errno == EINTR:
+                pass
+        else:
+            send_reply(state.device, job.unique, result, reply)
 
-    `device`: a descriptor of /dev/fuse, non-blocking, after INIT. `socket`: our end of an AF_UNIX
-    SOCK_SEQPACKET pair. `stop`: a descriptor that becomes readable when it shall end. `capacity`: bytes of the
-    largest request or reply.
 
-    Returns "unmounted", "stopped", "closed" (the other end is gone) or "failed: <errno>"; raises MemoryError.
-    """
-    cdef Lane lane
-    cdef Ending ending
-    lane.device, lane.socket, lane.stop = device, socket, stop
-    lane.request_size, lane.capacity = 0, capacity
-    lane.request = <char *>malloc(capacity)
-    lane.reply = <char *>malloc(capacity)
-    try:
-        if lane.request == NULL or lane.reply == NULL:
-            raise MemoryError()
+cdef class Lane:
+    """See the stub."""
+
+    cdef State state
+    cdef list kept               # what the published layers' memory belongs to
+
+    def __cinit__(self, int root, size_t capacity, bint every_read):
+        self.kept = []
+        self.state.root, self.state.every_read = root, every_read
+        self.state.capacity = capacity
+        self.state.request = <char *>malloc(REQUEST_BYTES)
+        self.state.reply = <char *>malloc(capacity)
+        if (self.state.request == NULL or self.state.reply == NULL or not make_table(&self.state.table)
+                or not make_parking(&self.state.parking)):
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.state.request)
+        free(self.state.reply)
+        free_table(&self.state.table)
+        free_parking(&self.state.parking)
+
+    def add_layer(self, uint32_t number, index, int content, state, uint32_t chunk_count):
+        cdef _KeptLayer kept = _KeptLayer(index, state)
+        cdef size_t bits = (<size_t>chunk_count + 7) // 8
+        cdef const char *problem
+        if not 0 < number < STORE_BIT:
+            raise ValueError(f"layer number: wanted 1 to 2^31 - 1, got {number}")
+        problem = open_view(&kept.layer.index, <const uint8_t *>kept.index.buf, <uint64_t>kept.index.len)
+        if problem != NULL:
+            raise ValueError((<bytes>problem).decode())
+        if chunk_count != kept.layer.index.header.chunk_count:
+            raise ValueError(f"chunks: wanted {kept.layer.index.header.chunk_count}, got {chunk_count}")
+        if <size_t>kept.state.len < 64 + 2 * bits:
+            raise ValueError(f"state: wanted {64 + 2 * bits} bytes, got {kept.state.len}")
+        kept.layer.number, kept.layer.content = number, content
+        kept.layer.state = <uint8_t *>kept.state.buf
+        kept.layer.verified = kept.layer.state + 64
+        kept.layer.touched = kept.layer.state + 64 + bits
+        self.kept.append(kept)
+        if not publish(&self.state.table, number, kept.layer):
+            raise MemoryError
+
+    def hide_layer(self, uint32_t number):
+        if 0 < number < STORE_BIT and not publish(&self.state.table, number, NULL):
+            raise MemoryError
+
+    def counts(self):
+        return self.state.counts
+
+    def run(self, int device, int libfuse, int python, int stop, int to_disk, int from_disk):
+        cdef Ending ending
+        self.state.device, self.state.libfuse, self.state.python, self.state.stop = device, libfuse, python, stop
+        self.state.to_disk, self.state.from_disk = to_disk, from_disk
         with nogil:
-            ending = serve(&lane)
+            ending = serve(&self.state)
         if ending == FAILED:
             return f"failed: {errno}"
         return {UNMOUNTED: "unmounted", STOPPED: "stopped", CLOSED: "closed"}[ending]
-    finally:
-        free(lane.request)
-        free(lane.reply)
+
+    def run_disk(self, int device, int jobs, int back):
+        cdef char *reply = <char *>malloc(self.state.capacity)
+        if reply == NULL:
+            raise MemoryError
+        self.state.device = device
+        with nogil:
+            wait_for_disk(&self.state, jobs, back, reply)
+        free(reply)
+
+
+cdef class _KeptLayer:
+    """Holds a layer's record and the buffers that it points into."""
+
+    cdef Layer *layer
+    cdef Py_buffer index, state
+    cdef int held
+
+    def __cinit__(self, index, state):
+        self.layer = <Layer *>calloc(1, sizeof(Layer))
+        if self.layer == NULL:
+            raise MemoryError
+        PyObject_GetBuffer(index, &self.index, PyBUF_SIMPLE)
+        self.held = 1
+        PyObject_GetBuffer(state, &self.state, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        self.held = 2
+
+    def __dealloc__(self):
+        if self.held > 0:
+            PyBuffer_Release(&self.index)
+        if self.held > 1:
+            PyBuffer_Release(&self.state)
+        free(self.layer)

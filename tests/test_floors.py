@@ -27,7 +27,7 @@ ONLY_IN = {
 KERNEL_OWNERS = {
     "chunk_digest": {"formats/verified.py"},
     "frames": {"formats/verified.py", "formats/pieces.py", "formats/frames.py"},
-    "fuse_lane": {"store/session.py"},
+    "fuse_lane": {"store/lane.py"},
     "splitter": {"convert/chunker.py"},
     "toc_builder": {"toc/index.py"},
     "toc_index": {"toc/index.py"},

@@ -16,6 +16,8 @@ from .registry.client import RegistryClient
 from .registry.credentials import AuthFiles
 from .registry.registries_conf import RegistriesConf
 from .store import kernel
+from .store.lane import Lane
+from .store.operations import Operations
 from .store.recorder import Recorder
 from .store.session import Session
 from .store.tree import Tree
@@ -30,6 +32,7 @@ async def run(settings: Settings, mountpoint: Path) -> None:
         try:
             client = RegistryClient(registries=RegistriesConf(), credentials=AuthFiles())
             async with client as registry, trio.open_nursery() as nursery:
+                lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
                 pool = Pool(
                     root,
                     ledger,
@@ -39,21 +42,17 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                     prefetch=settings.prefetch,
                     background_fetch=settings.background_fetch,
                     lookup_timeout_seconds=settings.lookup_timeout_seconds,
+                    opened=lane.show,
                 )
                 blobs = WholeBlobs(root, nursery)
-                tree = Tree(pool, ledger, blobs)
+                operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
-                session = Session(
-                    mountpoint,
-                    tree,
-                    settings.root,
-                    read_timeout_seconds=settings.read_timeout_seconds,
-                    recorder=recorder,
-                )
+                session = Session(mountpoint, operations, lane)
                 try:
-                    await _serve(session, pool, mountpoint, settings)
+                    await _serve(session, pool, recorder, mountpoint, settings)
                 finally:
                     session.close()
+                    lane.close()
                     if recorder is not None:
                         recorder.close()
                 nursery.cancel_scope.cancel()
@@ -64,13 +63,15 @@ async def run(settings: Settings, mountpoint: Path) -> None:
     _log.info("stopped")
 
 
-async def _serve(session: Session, pool: Pool, mountpoint: Path, settings: Settings) -> None:
+async def _serve(
+    session: Session, pool: Pool, recorder: Recorder | None, mountpoint: Path, settings: Settings
+) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(_end_on_signal, session)
         nursery.start_soon(pool.background.run)
         nursery.start_soon(_announce, mountpoint, settings)
         nursery.start_soon(pool.resume)
-        await session.serve()
+        await session.serve(pool.layer_by_number, recorder)
         nursery.cancel_scope.cancel()
     notify("STOPPING=1")
 

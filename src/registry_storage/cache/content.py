@@ -3,16 +3,26 @@
 A bit is set only after the chunk's digest matched and its bytes were written. What an earlier daemon left on
 disk is hashed once more before its first use, so that neither a power cut nor a rotten disk can serve a wrong
 byte.
+
+Which chunks may be served is in memory that the lane (_ext/fuse_lane.pyx) reads without asking anybody:
+
+    0   generation, 64 bits: raised whenever chunks are taken away
+    64  verified: a bit per chunk
+    …   touched: a byte per eight chunks, set by the lane when it serves one of them
 """
 
 import mmap
 import os
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..errors import CacheError
 from ..formats.verified import VerifiedChunk
 from ..toc.chunk import Chunk
+
+_STATE_HEADER_BYTES = 64
+_GENERATION = struct.Struct("=Q")
 
 
 class Content:
@@ -40,7 +50,14 @@ class Content:
                 os.close(bits)
         except OSError as error:
             raise CacheError(f"{directory}: {error.strerror}") from None
-        self._verified = bytearray(length)
+        self.state = mmap.mmap(-1, _STATE_HEADER_BYTES + 2 * length)
+        """What may be served, as the module's first lines describe it."""
+        self._verified = memoryview(self.state)[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
+
+    @property
+    def file(self) -> int:
+        """The content file's descriptor."""
+        return self._file
 
     def close(self) -> None:
         """Nothing may be read or written afterwards."""
@@ -76,11 +93,24 @@ class Content:
             self._present[number >> 3] |= bit
             self._verified[number >> 3] |= bit
 
-    def forget(self, number: int) -> None:
-        """This chunk must be fetched again."""
-        mask = 0xFF ^ (1 << (number & 7))
-        self._verified[number >> 3] &= mask
-        self._present[number >> 3] &= mask
+    def doubt(self, numbers: Iterable[int]) -> None:
+        """These chunks must be hashed again before they are served."""
+        for number in numbers:
+            self._verified[number >> 3] &= 0xFF ^ (1 << (number & 7))
+        self._raise_generation()
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """These chunks must be fetched again; their place may be overwritten or given back afterwards."""
+        for number in numbers:
+            mask = 0xFF ^ (1 << (number & 7))
+            self._verified[number >> 3] &= mask
+            self._present[number >> 3] &= mask
+        self._raise_generation()
+
+    def _raise_generation(self) -> None:
+        """What the lane read meanwhile, it reads again: bits first, generation second, bytes last."""
+        (generation,) = _GENERATION.unpack_from(self.state)
+        _GENERATION.pack_into(self.state, 0, generation + 1)
 
     def read(self, content_offset: int, size: int) -> bytes:
         """Bytes whose chunks are all ready. Raises OSError."""

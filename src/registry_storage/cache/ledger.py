@@ -6,6 +6,7 @@ podman's own records.
 """
 
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,8 @@ class Ledger:
     """One database, used by one thread. Raises CacheError when it is not ours or broken."""
 
     def __init__(self, path: Path) -> None:
+        self.changed_ns = time.time_ns()
+        """When images or links last changed, since 1970."""
         try:
             path.touch(mode=0o600)
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -99,6 +102,7 @@ class Ledger:
             " ON CONFLICT (reference) DO UPDATE SET manifest_digest = excluded.manifest_digest RETURNING *",
             (reference, str(manifest_digest)),
         ).fetchone()
+        self.changed_ns = time.time_ns()
         return _image(row)
 
     def link(self, reference: str, name_digest: Digest) -> Link | None:
@@ -138,6 +142,7 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?) RETURNING *",
             (reference, str(name_digest), str(manifest_digest), str(layer_digest), str(toc_digest)),
         ).fetchone()
+        self.changed_ns = time.time_ns()
         return _link(row)
 
     def add_use(self, number: int) -> int:

@@ -192,7 +192,7 @@ class ChunkFetcher:
         bad = {chunk.number for chunk in damaged}
         self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
         for chunk in damaged:
-            self._content.forget(chunk.number)
+            self._content.forget([chunk.number])
             _log.warning(
                 "layer %s: %s: chunk %d is damaged on disk; it will be fetched again",
                 self._name, self._path(chunk), chunk.number,

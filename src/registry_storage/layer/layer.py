@@ -30,16 +30,27 @@ class Layer:
         self.source = source
         self.chunks = chunks
 
-    async def read(self, inode: int, file_offset: int, size: int) -> bytes:
-        """Up to `size` bytes of a regular file from `file_offset`: fewer at its end, none behind it.
+    async def bring(self, inode: int, file_offset: int, size: int, *, again: bool = False) -> int:
+        """Have `size` bytes of a regular file from `file_offset` on ready in the content file.
 
-        Raises RegistryError, VerificationError, FormatError or OSError.
+        Returns how many of them the file has. `again`: what seems to be ready could not be read, so look at the
+        disk. Raises RegistryError, VerificationError, FormatError or OSError.
         """
         length = min(size, self.index.attributes(inode).size - file_offset)
         if length <= 0:
-            return b""
+            return 0
         first, end = self.index.chunk_range(inode, file_offset, length)
+        if again:
+            self.content.doubt(range(first, end))
         await self.chunks.ensure(first, end)
+        return length
+
+    async def read(self, inode: int, file_offset: int, size: int) -> bytes:
+        """Up to `size` bytes of a regular file from `file_offset`: fewer at its end, none behind it.
+
+        Raises as `bring`.
+        """
+        length = await self.bring(inode, file_offset, size)
         return self.content.read(self.index.content_offset(inode) + file_offset, length)
 
     def missing_from(self, number: int) -> int | None:

@@ -52,7 +52,10 @@ class Pool:
         prefetch: bool,
         background_fetch: bool,
         lookup_timeout_seconds: float,
+        opened: Callable[[int, Layer], None],
     ) -> None:
+        """`opened` is told the layer number of each link whose layer was opened, and the layer."""
+        self._opened = opened
         self._root = root
         self._ledger = ledger
         self._registry = registry
@@ -153,7 +156,9 @@ class Pool:
                 ),
             )
         layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
-        self._by_number[link.number] = layer
+        if link.number not in self._by_number:
+            self._by_number[link.number] = layer
+            self._opened(link.number, layer)
         return layer
 
     async def layer_by_number(self, number: int) -> Layer:

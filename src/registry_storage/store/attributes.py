@@ -43,14 +43,22 @@ def layer_stat(node: int, attributes: Attributes) -> Stat:
     )
 
 
-def directory_stat(node: int) -> Stat:
-    """A directory of the store's own tree; its owner may remove what is in it, which is how podman gives up a use."""
-    return Stat(node, stat.S_IFDIR | 0o755, 2, os.geteuid(), os.getegid(), DIRECTORY_BYTES, 0, 0, STORE_SECONDS)
+def directory_stat(node: int, changed_ns: int) -> Stat:
+    """A directory of the store's own tree, asked for anew each time: by its time the kernel sees that it changed.
+
+    Its owner may remove what is in it, which is how podman gives up a use.
+    """
+    return Stat(node, stat.S_IFDIR | 0o755, 2, os.geteuid(), os.getegid(), DIRECTORY_BYTES, changed_ns, 0, 0.0)
 
 
-def file_stat(node: int, size: int, *, timeout: float = STORE_SECONDS) -> Stat:
-    """A file of the store's own tree."""
-    return Stat(node, stat.S_IFREG | 0o444, 1, os.geteuid(), os.getegid(), size, 0, 0, timeout)
+def file_stat(node: int, size: int) -> Stat:
+    """A file of the store's own tree that never changes."""
+    return Stat(node, stat.S_IFREG | 0o444, 1, os.geteuid(), os.getegid(), size, 0, 0, STORE_SECONDS)
+
+
+def document_stat(node: int, size: int, changed_ns: int) -> Stat:
+    """A file of the store's own tree that may be another tomorrow."""
+    return Stat(node, stat.S_IFREG | 0o444, 1, os.geteuid(), os.getegid(), size, changed_ns, 0, 0.0)
 
 
 def symlink_stat(node: int, target: bytes) -> Stat:

@@ -37,16 +37,18 @@ _MAJOR, _MINOR = 7, 38
 
 _ASYNC_READ = 1 << 0
 _BIG_WRITES = 1 << 5
+_AUTO_INVAL_DATA = 1 << 12
 _DO_READDIRPLUS = 1 << 13
 _ASYNC_DIO = 1 << 15
 _PARALLEL_DIROPS = 1 << 18
 _MAX_PAGES = 1 << 22
 _CACHE_SYMLINKS = 1 << 23
-_EXPLICIT_INVAL_DATA = 1 << 25
 WANTED = (
-    _ASYNC_READ | _BIG_WRITES | _DO_READDIRPLUS | _ASYNC_DIO | _PARALLEL_DIROPS | _MAX_PAGES | _CACHE_SYMLINKS
-    | _EXPLICIT_INVAL_DATA
+    _ASYNC_READ | _BIG_WRITES | _AUTO_INVAL_DATA | _DO_READDIRPLUS | _ASYNC_DIO | _PARALLEL_DIROPS | _MAX_PAGES
+    | _CACHE_SYMLINKS
 )  # fmt: skip
+"""Nothing is opened, so files and directories stay in the kernel's cache; for the store's own, which change, it looks
+at their times (auto_inval_data)."""
 
 _MS_NODEV, _MS_NOSUID = 4, 2
 _MNT_DETACH = 2

@@ -1,4 +1,4 @@
-"""The FUSE session: the device is ours, pyfuse3 gets its requests over a socket pair."""
+"""The FUSE session: the device is ours, pyfuse3 gets the requests for the store's own tree over a socket pair."""
 
 import logging
 import os
@@ -8,18 +8,15 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from .._ext import fuse_lane
 from ..errors import MountError
 from ..names import FILE_SYSTEM
 from . import kernel
+from .lane import Lane, OpenLayer
 from .operations import Operations
 from .recorder import Recorder
-from .tree import Tree
 
 _log = logging.getLogger(__name__)
 
-_HEADER_BYTES = 4096
-"""Room for what surrounds the bytes of a read."""
 _SO_SNDBUFFORCE = 32
 _LIBFUSE_QUEUE_BYTES = 4 << 20
 
@@ -31,20 +28,17 @@ class Session:
     reply to that reaches the kernel with a number that no request has, and is ignored. Raises MountError.
     """
 
-    def __init__(
-        self, mountpoint: Path, tree: Tree, root: Path, *, read_timeout_seconds: float, recorder: Recorder | None
-    ) -> None:
+    def __init__(self, mountpoint: Path, operations: Operations, lane: Lane) -> None:
         self._mountpoint = mountpoint
+        self._lane = lane
         self._socket, libfuse_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
-        self._max_read = _make_room(libfuse_socket)
-        self._device = kernel.mount(mountpoint, self._max_read)
+        max_read = _make_room(libfuse_socket)
+        self._device = kernel.mount(mountpoint, max_read)
         try:
-            handshake = kernel.shake_hands(self._device, self._max_read)
+            handshake = kernel.shake_hands(self._device, max_read)
             os.set_blocking(self._device, False)
             self._socket.send(kernel.synthetic_init(handshake))
-            operations = Operations(tree, str(root), read_timeout_seconds, recorder)
             try:
                 pyfuse3.init(operations, f"/dev/fd/{libfuse_socket.detach()}", {f"fsname={FILE_SYSTEM}"})
             except RuntimeError as error:
@@ -54,20 +48,20 @@ class Session:
             self._close_descriptors()
             raise
 
-    async def serve(self) -> None:
-        """Answer requests until the file system is unmounted or `stop` is called."""
+    async def serve(self, open_layer: OpenLayer, recorder: Recorder | None) -> None:
+        """Answer requests until the file system is unmounted or `stop` is called.
+
+        `open_layer` opens the layer of a number and shows it to the lane.
+        """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._run_lane)
+            nursery.start_soon(self._run_lane, open_layer, recorder)
             try:
                 await pyfuse3.main()
             finally:
-                os.eventfd_write(self._stop, 1)
+                self._lane.stop()
 
-    async def _run_lane(self) -> None:
-        capacity = self._max_read + _HEADER_BYTES
-        ending = await trio.to_thread.run_sync(
-            fuse_lane.run, self._device, self._socket.fileno(), self._stop, capacity, limiter=trio.CapacityLimiter(1)
-        )
+    async def _run_lane(self, open_layer: OpenLayer, recorder: Recorder | None) -> None:
+        ending = await self._lane.serve(self._device, self._socket, open_layer, recorder)
         if not self._stopping:
             log = _log.info if ending == "unmounted" else _log.error
             log("%s: %s", self._mountpoint, ending)
@@ -90,7 +84,6 @@ class Session:
 
     def _close_descriptors(self) -> None:
         os.close(self._device)
-        os.close(self._stop)
         self._socket.close()
 
 

@@ -1,4 +1,6 @@
-"""The store's tree as podman and people see it, without any FUSE: nodes in, values out.
+"""The store's own tree as podman and people see it, without any FUSE: nodes in, values out.
+
+What is below ``diff`` belongs to the lane, which answers from the layer itself.
 
     <base64 of the reference>/                 an image
         manifest, config                       its documents
@@ -24,7 +26,7 @@ from ..layer.pool import Pool
 from ..layer.whole_blob import WholeBlobs
 from ..reference import Reference
 from . import chain
-from .attributes import Stat, directory_stat, file_stat, layer_stat, symlink_stat
+from .attributes import Stat, directory_stat, document_stat, file_stat, layer_stat, symlink_stat
 from .info import build_info
 from .inodes import ChainNode, Kind, LayerNode, StoreNode, chain_node, layer_node, parse_node, store_node
 
@@ -61,19 +63,13 @@ class Tree:
     # Names
 
     async def lookup(self, node: int, name: bytes) -> Stat | None:
-        """The node called `name` in a directory; None where a layer surely has none."""
+        """The node called `name` in a directory; None where a chain surely has none."""
         parent = parse_node(node)
-        if isinstance(parent, LayerNode):
-            layer = await self._layer(parent.number)
-            inode = layer.index.lookup(parent.inode, name)
-            if inode is None:
-                return None
-            return layer_stat(layer_node(parent.number, inode), layer.index.attributes(inode))
         if isinstance(parent, ChainNode):
             merged = await self._chain(parent.number)
             serial = merged.lookup(parent.serial, name)
             return None if serial is None else self._chain_stat(merged, parent.number, serial)
-        return await self.stat(await self._store_child(parent, name))
+        return await self.stat(await self._store_child(_own(parent), name))
 
     async def _store_child(self, parent: StoreNode, name: bytes) -> int:
         if parent.kind is Kind.ROOT:
@@ -102,17 +98,12 @@ class Tree:
     async def children(self, node: int, start: int) -> Listing:
         """Names and nodes of a directory from position `start` on, some or all of them."""
         parent = parse_node(node)
-        if isinstance(parent, LayerNode):
-            layer = await self._layer(parent.number)
-            return [
-                (name, layer_node(parent.number, inode))
-                for name, inode in layer.index.children(parent.inode, start, 256)
-            ]
         if isinstance(parent, ChainNode):
             merged = await self._chain(parent.number)
             return [
                 (name, chain_node(parent.number, serial)) for name, serial in merged.children(parent.serial)[start:]
             ]
+        parent = _own(parent)
         entries: list[tuple[bytes, int]] = []
         if parent.kind is Kind.ROOT:
             entries = [
@@ -141,12 +132,12 @@ class Tree:
             return self._chain_stat(await self._chain(parsed.number), parsed.number, parsed.serial)
         kind, number = parsed
         if kind in (Kind.ROOT, Kind.IMAGE, Kind.LINK):
-            return directory_stat(node)
+            return directory_stat(node, self._ledger.changed_ns)
         if kind is Kind.LAYER_NAME:
             return symlink_stat(node, LAYER_TARGET)
         if kind is Kind.BLOB:
             return file_stat(node, (await self._layer(number)).descriptor.size)
-        return file_stat(node, len(await self._document(parsed)), timeout=0.0)
+        return document_stat(node, len(await self._document(parsed)), self._ledger.changed_ns)
 
     async def read_link(self, node: int) -> bytes:
         """The target of a symbolic link."""
@@ -157,22 +148,15 @@ class Tree:
         return layer.index.read_link(inode)
 
     async def xattrs(self, node: int) -> Sequence[tuple[bytes, bytes]]:
-        """Extended attributes: names and values."""
+        """Extended attributes, names and values: of a chain's entries only."""
         parsed = parse_node(node)
         if isinstance(parsed, StoreNode):
             return ()
         layer, inode = await self._entry(parsed)
-        attributes = layer.index.xattrs(inode)
-        if isinstance(parsed, ChainNode):
-            return [(name, value) for name, value in attributes if not name.endswith(b".overlay.opaque")]
-        return attributes
+        return [(name, value) for name, value in layer.index.xattrs(inode) if not name.endswith(b".overlay.opaque")]
 
     async def xattr(self, node: int, name: bytes) -> bytes | None:
         """One extended attribute."""
-        parsed = parse_node(node)
-        if isinstance(parsed, LayerNode):
-            layer = await self._layer(parsed.number)
-            return layer.index.xattr(parsed.inode, name)
         return dict(await self.xattrs(node)).get(name)
 
     # Contents
@@ -229,17 +213,10 @@ class Tree:
 
     # Parts
 
-    def open_layer(self, node: int) -> tuple[Layer, int] | None:
-        """The open layer and the entry of a node, without waiting; None when that is not possible."""
-        high = node >> 32
-        layer = self._pool.peek(high)
-        return None if layer is None else (layer, (node & 0xFFFFFFFF) - 1)
-
     async def _entry(self, node: LayerNode | ChainNode) -> tuple[Layer, int]:
         if isinstance(node, ChainNode):
             return (await self._chain(node.number)).locate(node.serial)
-        layer = await self._layer(node.number)
-        return layer, _checked(layer, node.inode)
+        raise NoSuchNodeError(f"layer {node.number}: its entries are the lane's")
 
     async def _layer(self, number: int) -> Layer:
         return self._pool.peek(number) or await self._pool.layer_by_number(number)
@@ -277,6 +254,13 @@ class Tree:
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _DOCUMENTS = ((b"manifest", Kind.MANIFEST), (b"config", Kind.CONFIG))
 _LINK_FILES = ((b"layer", Kind.LAYER_NAME), (b"info", Kind.INFO), (b"blob", Kind.BLOB))
+
+
+def _own(node: StoreNode | LayerNode) -> StoreNode:
+    """A node of the store's own tree."""
+    if isinstance(node, LayerNode):
+        raise NoSuchNodeError(f"layer {node.number}: its entries are the lane's")
+    return node
 
 
 def _parse_digest(name: bytes) -> Digest:

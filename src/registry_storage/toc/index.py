@@ -103,7 +103,7 @@ class TocIndex:
     its children, or the like, raises ValueError. Safe to use from several threads.
     """
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader", "buffer")
 
     def __init__(self, buffer: Buffer, *, verify: bool = True) -> None:
         """Raises FormatError when `buffer` is no intact index; `verify` False trusts its checksum."""
@@ -111,6 +111,7 @@ class TocIndex:
             self._reader = toc_index.Reader(buffer)
         except ValueError as error:
             raise FormatError(f"index: {error}") from None
+        self.buffer = buffer
         if verify:
             whole = memoryview(buffer)
             digest = hashlib.sha256(whole[:_SEALED_BYTES])
