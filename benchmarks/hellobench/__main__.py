@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.hellobench import plan, report
-from benchmarks.hellobench.sample import Bench, Sample
+from benchmarks.hellobench import plan, reads, report
+from benchmarks.hellobench.sample import Bench
 from benchmarks.hellobench.store import OURS
 from lab import chroot, images, make, places, processes
 from lab.link import Link
@@ -33,24 +33,23 @@ from lab.workloads import WORKLOADS
 def main() -> int:
     arguments = _parse()
     if arguments.show:
-        about, samples = report.load(arguments.show)
-        print(f"{about['date']}, {about['machine']}")
-        print(report.text(report.tabulate(samples)), flush=True)
+        results = report.load(arguments.show)
+        print(f"{results.about['date']}, {results.about['machine']}\n{report.text(results)}", flush=True)
         return 0
     if os.geteuid() != 0:
         print("hellobench mounts file systems and builds images: run it as root.", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        samples = measure(arguments)
+        results = measure(arguments)
     except (processes.ProgramError, OSError) as error:
         print(f"hellobench failed: {error}", file=sys.stderr)
         return 1
-    print(report.text(report.tabulate(samples)), flush=True)
+    print(report.text(results), flush=True)
     return 0
 
 
-def measure(arguments: argparse.Namespace) -> list[Sample]:
+def measure(arguments: argparse.Namespace) -> report.Results:
     """Take all samples; the JSON file is written after each, so that an aborted run is not lost."""
     modes = [plan.MODES[name] for name in arguments.modes]
     workloads = [WORKLOADS[name] for name in arguments.images]
@@ -58,8 +57,7 @@ def measure(arguments: argparse.Namespace) -> list[Sample]:
     parts = [mode.part(workload) for mode in modes for workload in workloads]
     make.make([*parts, *(["debian13"] if partial else [])], _say)
     steps = list(plan.steps(arguments.images, arguments.modes, arguments.links, arguments.samples, arguments.seed))
-    about = _about(arguments)
-    taken: list[Sample] = []
+    results = report.Results(_about(arguments))
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(places.scratch("hellobench"))
@@ -70,18 +68,25 @@ def measure(arguments: argparse.Namespace) -> list[Sample]:
             )
             for name in arguments.links
         }
+        if arguments.reads:
+            for mode in modes:
+                for workload in workloads:
+                    if mode.lazy:
+                        needed = reads.needed_bytes(workload, mode, registry.host, scratch)
+                        results.needed_bytes[workload.name, mode.name] = needed
+                        _say(f"{workload.name} reads {needed / 1e6:.1f} MB of {mode.title}")
         debian13 = stack.enter_context(chroot.running()) if partial else None
         bench = Bench(scratch, links, arguments.daemon, debian13)
         for number, step in enumerate(steps, 1):
             sample = bench.take(step)
-            taken.append(sample)
-            report.save(arguments.output, about, taken)
+            results.samples.append(sample)
+            report.save(arguments.output, results)
             _say(
                 f"[{time.monotonic() - began:5.0f} s] {number:4}/{len(steps)} {step.speed.name:9}"
                 f"{step.workload.name:10}{step.mode.name:19}{sample.seconds:7.2f} s"
                 f"{sample.bytes / 1e6:8.1f} MB{sample.requests:5} requests"
             )
-    return taken
+    return results
 
 
 def _about(arguments: argparse.Namespace) -> Mapping[str, Any]:
@@ -129,6 +134,7 @@ def _parse() -> argparse.Namespace:
         help="the store to measure, with {mountpoint}, {root} and, where it needs it, {registry} (host:port)",
     )
     parser.add_argument("--label", default="registry-storage", help="what the results call the store")
+    parser.add_argument("--reads", action="store_true", help="also find out what each workload reads")
     parser.add_argument("--output", type=Path, default=Path("hellobench.json"), metavar="FILE")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print the tables of an earlier run")
     return parser.parse_args()

@@ -4,13 +4,23 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from benchmarks.hellobench.plan import BASE, MODES, SPEEDS
 from benchmarks.hellobench.sample import Sample
 from lab.workloads import WORKLOADS
+
+
+@dataclass(slots=True)
+class Results:
+    """One run."""
+
+    about: Mapping[str, Any]
+    needed_bytes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By (image, mode): compressed bytes of the chunks that the workload reads; empty when nobody asked."""
+    samples: list[Sample] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ def tabulate(samples: Iterable[Sample]) -> Table:
     groups: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
         groups.setdefault((sample.link, sample.image, sample.mode), []).append(sample)
-    names = [field.name for field in fields(Cell) if field.name != "count"]
+    names = [item.name for item in fields(Cell) if item.name != "count"]
     return {
         key: Cell(len(group), **{name: statistics.median(getattr(s, name) for s in group) for name in names})
         for key, group in groups.items()
@@ -72,12 +82,13 @@ def mean_share(table: Table, link: str, mode: str) -> float | None:
     return math.exp(statistics.fmean(math.log(share) for share in known)) if known else None
 
 
-def text(table: Table) -> str:
+def text(results: Results) -> str:
     """For a terminal: one table of seconds for each link, then what else was measured."""
-    return "\n".join(line for link in links_in(table) for line in _link_lines(table, link))
+    table = tabulate(results.samples)
+    return "\n".join(line for link in links_in(table) for line in _link_lines(table, link, results.needed_bytes))
 
 
-def _link_lines(table: Table, link: str) -> Iterable[str]:
+def _link_lines(table: Table, link: str, needed_bytes: Mapping[tuple[str, str], int]) -> Iterable[str]:
     images, modes = images_in(table), modes_in(table)
     counts = sorted({cell.count for key, cell in table.items() if key[0] == link})
     of = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
@@ -93,6 +104,12 @@ def _link_lines(table: Table, link: str) -> Iterable[str]:
     yield "   MB over the link / requests"
     for mode in modes:
         yield _row(table, link, mode, images, lambda c: f"{c.bytes / 1e6:.1f} / {c.requests:.0f}")
+    if needed_bytes:
+        yield "   bytes over the link / compressed bytes of the chunks that the workload reads"
+        for mode in modes:
+            if MODES[mode].lazy:
+                cells = [_ratio(table.get((link, image, mode)), needed_bytes.get((image, mode))) for image in images]
+                yield f"{MODES[mode].title:26}" + "".join(f"{cell:>20}" for cell in cells)
     yield "   the daemon: CPU seconds / MB of peak memory"
     for mode in modes:
         if MODES[mode].lazy:
@@ -116,15 +133,23 @@ def _parts(cell: Cell) -> str:
     return f"{cell.pull_seconds:.2f}+{cell.create_seconds:.2f}+{cell.run_seconds:.2f}"
 
 
+def _ratio(cell: Cell | None, needed: int | None) -> str:
+    return f"{cell.bytes / needed:.2f} of {needed / 1e6:.1f} MB" if cell and needed else ""
+
+
 def _optional(number: float | None, form: str) -> str:
     return "" if number is None else format(number, form)
 
 
-def save(path: Path, about: Mapping[str, Any], samples: Sequence[Sample]) -> None:
+def save(path: Path, results: Results) -> None:
     """Everything that was measured, sample by sample."""
-    path.write_text(json.dumps({"about": about, "samples": [asdict(sample) for sample in samples]}, indent=1) + "\n")
+    needed = [[*key, size] for key, size in results.needed_bytes.items()]
+    samples = [asdict(sample) for sample in results.samples]
+    document = {"about": results.about, "needed_bytes": needed, "samples": samples}
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def load(path: Path) -> tuple[dict[str, Any], list[Sample]]:
+def load(path: Path) -> Results:
     document = json.loads(path.read_text())
-    return document["about"], [Sample(**sample) for sample in document["samples"]]
+    needed = {(image, mode): size for image, mode, size in document["needed_bytes"]}
+    return Results(document["about"], needed, [Sample(**sample) for sample in document["samples"]])
