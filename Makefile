@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 KERNEL_SOURCES := setup.py $(wildcard _ext/*.pyx _ext/*.pxd _ext/*.pxi _ext/*.h)
 
-.PHONY: help install build lint types unit lab interop test bench demo clean
+.PHONY: help install build lint types unit lab interop test bench hellobench demo clean
 
 help:
 	@echo 'make test     install what is missing, build, lint, check types, run every test (root; first time: minutes)'
@@ -23,6 +23,8 @@ help:
 	echo '              IMAGE=host/name:tag uses an existing image, COMMAND="…" runs another command in it'
 	echo
 	echo 'make bench    the kernels beside json, zlib and zstandard'
+	echo 'make hellobench   cold starts of six images, by full pull and lazily, over three links (root; an hour)'
+	echo '              OPTIONS="--images redis --links 100m --samples 1" takes half a minute, once the images are made'
 	echo 'make build    the virtual environment $(VENV) and the compiled modules in it'
 	echo 'make lint     ruff'
 	echo 'make types    mypy'
@@ -80,6 +82,9 @@ bench: build
 	$(BIN)/python -m benchmarks.decode
 	echo
 	$(BIN)/python -m benchmarks.lane
+
+hellobench: build
+	@$(BIN)/python -m benchmarks.hellobench $(OPTIONS)
 
 demo: build
 	@$(BIN)/python -m benchmarks.demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')

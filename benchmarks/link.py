@@ -8,23 +8,30 @@ client is limited to one shared bandwidth, as on a host with one uplink.
 The first line that it prints tells where it listens (port 0 takes a free one). Each line on standard input
 is answered by one JSON line with the counters since the last one: `down_bytes` from the server, `up_bytes` to
 it, `connections`, `requests`. The end of standard input, SIGINT or SIGTERM end the program.
+
+A link is no part of the machine: with the privilege, this process runs before others, and a block that had to
+wait until there was room in the link counts as sent when there was room, not when this process noticed.
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import math
-import selectors
+import os
+import select
 import signal
+import socket
 import sys
 import time
+from collections import deque
 from dataclasses import asdict, dataclass
+from typing import IO
 
 BLOCK = 64 * 1024
 _UNLIMITED_WINDOW = 64
+_PRIORITY = -15
 
-Queue = asyncio.Queue[tuple[float, bytes] | None]
+_Selectable = socket.socket | IO[str]
 
 
 @dataclass(slots=True)
@@ -51,13 +58,12 @@ class Link:
         self.counters = Counters()
         self._free_at = 0.0
 
-    def arrival(self, size: int, downstream: bool) -> float:
-        """When a block of `size` bytes that is ready now comes out at the far end (monotonic seconds)."""
-        now = time.monotonic()
+    def arrival(self, size: int, downstream: bool, ready: float) -> float:
+        """When a block of `size` bytes that is ready then comes out at the far end (monotonic seconds)."""
         if downstream and self.bytes_per_second:
-            self._free_at = max(self._free_at, now) + size / self.bytes_per_second
-            now = self._free_at
-        return now + self.half_rtt_seconds
+            self._free_at = max(self._free_at, ready) + size / self.bytes_per_second
+            ready = self._free_at
+        return ready + self.half_rtt_seconds
 
     def count(self, data: bytes, downstream: bool) -> None:
         if downstream:
@@ -72,83 +78,153 @@ class Link:
         self.counters = Counters()
 
 
-async def _take(reader: asyncio.StreamReader, queue: Queue, link: Link, downstream: bool) -> None:
-    while data := await reader.read(BLOCK):
-        await queue.put((link.arrival(len(data), downstream), data))
-    await queue.put(None)
+class Way:
+    """One direction of a connection: what was read from `source` reaches `sink` when it is due."""
+
+    __slots__ = ("_link", "_queue", "_room_since", "downstream", "ended", "sink", "sink_is_full", "source")
+
+    def __init__(self, link: Link, source: socket.socket, sink: socket.socket, downstream: bool) -> None:
+        self.source = source
+        self.sink = sink
+        self.downstream = downstream
+        self.ended = False
+        """Nothing more comes from the source; what is under way still arrives."""
+        self.sink_is_full = False
+        self._link = link
+        self._queue: deque[tuple[float, memoryview]] = deque()
+        self._room_since: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        return not self.ended and len(self._queue) < self._link.window
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended and not self._queue
+
+    @property
+    def next_due(self) -> float:
+        """When something is to be given to the sink; infinite while nothing is under way or the sink is full."""
+        return self._queue[0][0] if self._queue and not self.sink_is_full else math.inf
+
+    def take(self) -> None:
+        """The source is readable. Raises OSError."""
+        data = self.source.recv(BLOCK)
+        self._link.count(data, self.downstream)
+        ready = self._room_since or time.monotonic()
+        self._room_since = None
+        self._queue.append((self._link.arrival(len(data), self.downstream, ready), memoryview(data)))
+        self.ended = not data
+
+    def give(self, now: float) -> None:
+        """Hand over what is due, until the sink takes no more. Raises OSError."""
+        self.sink_is_full = False
+        while self._queue and self._queue[0][0] <= now:
+            due, data = self._queue[0]
+            if not data:
+                self.sink.shutdown(socket.SHUT_WR)
+            else:
+                try:
+                    sent = self.sink.send(data)
+                except BlockingIOError:
+                    sent = 0
+                if sent < len(data):
+                    self._queue[0] = due, data[sent:]
+                    self.sink_is_full = True
+                    return
+            if len(self._queue) == self._link.window:
+                self._room_since = due
+            self._queue.popleft()
 
 
-async def _give(queue: Queue, writer: asyncio.StreamWriter, link: Link, downstream: bool) -> None:
-    while item := await queue.get():
-        due, data = item
-        if (wait := due - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        link.count(data, downstream)
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+class Connection:
+    """Two ways; the far side is connected after the round trip that a handshake takes."""
+
+    def __init__(self, link: Link, near: socket.socket) -> None:
+        self.near = near
+        self.far: socket.socket | None = None
+        self.connect_at = time.monotonic() + 2 * link.half_rtt_seconds
+        self.ways: tuple[Way, ...] = ()
+
+    def connect(self, link: Link, address: tuple[str, int]) -> None:
+        """Raises OSError."""
+        self.connect_at = math.inf
+        self.far = socket.create_connection(address)
+        for end in (self.near, self.far):
+            end.setblocking(False)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.ways = (Way(link, self.near, self.far, False), Way(link, self.far, self.near, True))
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.ways) and all(way.is_over for way in self.ways)
+
+    def close(self) -> None:
+        self.near.close()
+        if self.far is not None:
+            self.far.close()
 
 
-async def _carry(
-    link: Link, near: tuple[asyncio.StreamReader, asyncio.StreamWriter], far_host: str, far_port: int
-) -> None:
-    """One connection, until both sides have ended it or one has broken it off."""
-    near_reader, near_writer = near
-    link.counters.connections += 1
-    writers = [near_writer]
-    try:
-        await asyncio.sleep(2 * link.half_rtt_seconds)  # the handshake of the far connection
-        far_reader, far_writer = await asyncio.open_connection(far_host, far_port)
-        writers.append(far_writer)
-        async with asyncio.TaskGroup() as group:  # an error on one side ends both directions
-            ways = ((near_reader, far_writer, False), (far_reader, near_writer, True))
-            for source, sink, downstream in ways:
-                queue: Queue = asyncio.Queue(link.window)
-                group.create_task(_take(source, queue, link, downstream))
-                group.create_task(_give(queue, sink, link, downstream))
-    except* OSError:
-        pass
-    finally:
-        for writer in writers:
-            with contextlib.suppress(OSError):
-                writer.close()
+class Proxy:
+    """All connections, in one thread that sleeps to the microsecond (epoll would round up to milliseconds)."""
 
+    def __init__(self, link: Link, server: socket.socket, far: tuple[str, int]) -> None:
+        self._link = link
+        self._server = server
+        self._far = far
+        self._connections: set[Connection] = set()
 
-async def _serve(arguments: argparse.Namespace) -> None:
-    link = Link(arguments.mbit, arguments.rtt_ms)
-    far_host, far_port = _address(arguments.to)
+    def run(self) -> None:
+        """Until standard input ends."""
+        while True:
+            readable: list[_Selectable] = [self._server, sys.stdin]
+            writable: list[_Selectable] = []
+            wake = math.inf
+            for connection in self._connections:
+                wake = min(wake, connection.connect_at)
+                for way in connection.ways:
+                    wake = min(wake, way.next_due)
+                    if way.has_room:
+                        readable.append(way.source)
+                    if way.sink_is_full:
+                        writable.append(way.sink)
+            timeout = None if wake == math.inf else max(0.0, wake - time.monotonic())
+            may_read, may_write, _ = select.select(readable, writable, [], timeout)
+            if sys.stdin in may_read:
+                if not sys.stdin.readline():
+                    return
+                self._link.report()
+            if self._server in may_read:
+                self._connections.add(Connection(self._link, self._server.accept()[0]))
+                self._link.counters.connections += 1
+            for connection in list(self._connections):
+                self._serve(connection, may_read, may_write)
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _carry(link, (reader, writer), far_host, far_port)
+    def _serve(self, connection: Connection, may_read: list[_Selectable], may_write: list[_Selectable]) -> None:
+        now = time.monotonic()
+        try:
+            if connection.connect_at <= now:
+                connection.connect(self._link, self._far)
+            for way in connection.ways:
+                if way.source in may_read:
+                    way.take()
+                if way.next_due <= now or way.sink in may_write:
+                    way.give(now)
+            if not connection.is_over:
+                return
+        except OSError:  # one side has broken it off: so does the link
+            pass
+        connection.close()
+        self._connections.remove(connection)
 
-    near_host, near_port = _address(arguments.listen)
-    server = await asyncio.start_server(accept, near_host, near_port)
-    end = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(name, end.set)
-
-    def command() -> None:
-        if sys.stdin.readline():
-            link.report()
-        else:
-            end.set()
-
-    loop.add_reader(sys.stdin, command)
-    async with server:
-        host, port = server.sockets[0].getsockname()[:2]
-        print(f"{host}:{port}", flush=True)
-        await end.wait()
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
 
 
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
-
-
-def _precise_loop() -> asyncio.AbstractEventLoop:
-    """An event loop that sleeps to the microsecond; epoll would round up to milliseconds."""
-    return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def main() -> None:
@@ -161,8 +237,19 @@ def main() -> None:
     parser.add_argument(
         "--mbit", type=float, default=0, help="downstream bandwidth in Mbit/s; 0 is unlimited"
     )
-    with asyncio.Runner(loop_factory=_precise_loop) as runner:
-        runner.run(_serve(parser.parse_args()))
+    arguments = parser.parse_args()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda number, frame: sys.exit(0))
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
+    with socket.create_server(_address(arguments.listen)) as server:
+        host, port = server.getsockname()[:2]
+        print(f"{host}:{port}", flush=True)
+        proxy = Proxy(Link(arguments.mbit, arguments.rtt_ms), server, _address(arguments.to))
+        try:
+            proxy.run()
+        finally:
+            proxy.close()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ IMAGES = {
         Image("gcc", "base", ("gcc", "libc6-dev")),
         Image("redis", "base", ("redis-server",)),
         Image("node", "base", ("nodejs",)),
+        Image("postgres", "base", ("postgresql",)),
+        Image("nginx", "base", ("nginx",)),
         Image("odd", "base", (), odd=True),
     )
 }

@@ -1,6 +1,7 @@
 """A simulated link in front of a registry: benchmarks/link.py as a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ class Link:
         pipe.write("\n")
         pipe.flush()
         return Crossed(**json.loads(self._read_line()))
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the proxy has used."""
+        fields = Path(f"/proc/{self._running().pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _read_line(self) -> str:
         process = self._running()

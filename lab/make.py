@@ -1,7 +1,7 @@
 """Makes everything that the tests or the demo need: `python3 -m lab.make [PART …]`.
 
-Parts: `debian13`, `image/NAME`, `converted/NAME:FORMAT`; without any, all of them. What a part needs is made
-before it. What is there already costs nothing.
+Parts: `debian13`, `image/NAME`, `converted/NAME:FORMAT`, `bench/WORKLOAD:FORMAT`; without any, all that the tests
+and the demo need. What a part needs is made before it. What is there already costs nothing.
 """
 
 import contextlib
@@ -14,8 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import chroot, converters, images, places
+from lab import chroot, converters, images, ours, places
 from lab.registry import Registry
+from lab.workloads import WORKLOADS
 
 WORKERS = 3
 """One more than the small machine's cores: downloads wait for the network."""
@@ -77,6 +78,12 @@ class _Workshop:
             recipe = converters.recipe(image_name, image_format)
             needs = (f"image/{image_name}", *(("debian13",) if image_format == "zstd" else ()))
             return Job(recipe, lambda: self._convert(image_name, image_format), needs)
+        if kind == "bench" and image_name in WORKLOADS and image_format in ours.BENCHED:
+            return Job(
+                ours.benched_recipe(image_name, image_format),
+                lambda: ours.make_benched(image_name, image_format, self.host()),
+                (f"image/{WORKLOADS[image_name].image}",),
+            )
         raise KeyError(f"the laboratory has no part {part!r}")
 
     def _convert(self, name: str, image_format: str) -> None:
@@ -85,11 +92,13 @@ class _Workshop:
 
 
 def make(parts: Iterable[str], say: Callable[[str], None] = lambda text: None) -> None:
-    """Makes the parts; raises the first error. One process at a time makes, others wait for it."""
+    """Makes the parts; raises the first error. One process at a time makes, others wait for it if they must."""
+    parts = list(parts)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(places.locked(places.lab_directory() / "making.lock"))
         workshop = _Workshop(stack)
-        _run(_unmade(parts, workshop), say, stack)
+        if _unmade(parts, workshop):
+            stack.enter_context(places.locked(places.lab_directory() / "making.lock"))
+            _run(_unmade(parts, workshop), say, stack)
 
 
 def _unmade(parts: Iterable[str], workshop: _Workshop) -> dict[str, Job]:

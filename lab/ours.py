@@ -1,13 +1,17 @@
 """Our own converter, as a person runs it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab import processes
+from lab import images, places, processes
+from lab.podman import Podman
+from lab.workloads import WORKLOADS
 
 FORMATS: Mapping[str, str] = {
     "ours-estargz": "--estargz",
@@ -15,6 +19,48 @@ FORMATS: Mapping[str, str] = {
     "ours-stargz": "--zstd-chunked=stargz",
 }
 """The option for each format; every kind of layer that we write."""
+
+BENCHED = ("estargz", "estargz-optimized", "zstd", "zstd-optimized")
+"""What hellobench measures: two formats, each converted only and optimized for the image's workload."""
+BENCHED_VERSION = 1
+"""Raised when the converter makes other images, so that the laboratory's are made anew."""
+
+
+def benched_tag(workload: str, image_format: str) -> str:
+    """The name in the registry, without the host, of an image that hellobench runs."""
+    return f"bench/{image_format}/{workload}:1"
+
+
+def benched_recipe(workload: str, image_format: str) -> str:
+    """What identifies the content of such an image."""
+    task = WORKLOADS[workload]
+    done = f"{task.words} until {task.ready!r}" if image_format.endswith("-optimized") else "converted"
+    return f"{images.IMAGES[task.image].recipe}\n{image_format} {BENCHED_VERSION}, {done}"
+
+
+def make_benched(workload: str, image_format: str, registry_host: str) -> None:
+    """Converts or optimizes the workload's gzip image into `benched_tag`."""
+    task = WORKLOADS[workload]
+    kind, _, optimized = image_format.partition("-")
+    names = (
+        f"{registry_host}/{images.IMAGES[task.image].tag}",
+        f"{registry_host}/{benched_tag(workload, image_format)}",
+    )
+    option = {"estargz": "--estargz", "zstd": "--zstd-chunked"}[kind]
+    with tempfile.TemporaryDirectory(prefix="ours-", dir=places.lab_directory()) as work:
+        if not optimized:
+            run(Path(work), "convert", option, "--oci", *names)
+            return
+        podman = Podman(Path(work) / "podman", registry_host)
+        watched = ("--args", shlex.join(task.words), "--wait-on-line", task.ready, "--period", "120")
+        try:
+            words = command("optimize", option, "--oci", *watched, *names)
+            # Of podman's configuration all but its storage, which the command makes for itself.
+            settings = {"CONTAINERS_CONF", "CONTAINERS_REGISTRIES_CONF"} & podman.environment.keys()
+            more = {name: podman.environment[name] for name in settings}
+            processes.run(words, environment=environment(Path(work), **more))
+        finally:
+            podman.close()
 
 
 def command(*words: str | os.PathLike[str]) -> list[str]:

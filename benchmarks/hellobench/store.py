@@ -1,0 +1,100 @@
+"""The store under test: any program that serves an additional layer store at a mount point."""
+
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab import places, processes
+
+OURS = f"{shlex.quote(sys.executable)} -m registry_storage.cli --root {{root}} {{mountpoint}}"
+START_SECONDS = 30.0
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a group of processes has used since its start."""
+
+    cpu_seconds: float
+    peak_bytes: int
+    """Of resident memory: the sum of each process's own peak."""
+
+
+class Store:
+    """Runs between `with` and its end. `command` holds `{mountpoint}` and `{root}`, and may hold `{registry}`."""
+
+    def __init__(self, command: str, home: Path, mountpoint: Path, registry_host: str) -> None:
+        self.root = home / "root"
+        self.mountpoint = mountpoint
+        self.log = home / "store.log"
+        self.root.mkdir(parents=True)
+        mountpoint.mkdir(parents=True, exist_ok=True)
+        self._registries = home / "registries.conf"
+        self._registries.write_text(f'[[registry]]\nlocation = "{registry_host}"\ninsecure = true\n')
+        places_of = {"mountpoint": mountpoint, "root": self.root, "registry": registry_host}
+        self._words = shlex.split(command.format_map(places_of))
+        self._process: processes.Background | None = None
+
+    def __enter__(self) -> Self:
+        self._process = processes.Background(
+            self._words,
+            log=self.log,
+            environment={
+                "CONTAINERS_REGISTRIES_CONF": os.fspath(self._registries),
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            },
+        )
+        self._process.wait_until(
+            lambda: os.path.ismount(self.mountpoint), what="mounted", timeout_seconds=START_SECONDS
+        )
+        return self
+
+    @property
+    def pid(self) -> int:
+        """Of the program that was started; further processes of it are in the same session."""
+        assert self._process is not None
+        return self._process.pid
+
+    def usage(self) -> Usage:
+        """Of the program and its children until now."""
+        return usage_of_session(self.pid)
+
+    def log_tail(self) -> str:
+        assert self._process is not None
+        return self._process.tail()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        for mounted in places.mounts_below(self.mountpoint):
+            processes.run(["umount", "-l", mounted], allow_failure=True)
+
+
+def usage_of_session(session: int) -> Usage:
+    """Of all living processes of a session, and of their children that have been waited for."""
+    ticks = peak = 0
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (directory / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) != session:
+                continue
+            ticks += sum(int(field) for field in fields[11:15])
+            peak += peak_memory(int(directory.name))
+        except (OSError, ValueError):  # it has just ended
+            continue
+    return Usage(ticks / _TICKS_PER_SECOND, peak)
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes of the largest resident memory that a process has had."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
