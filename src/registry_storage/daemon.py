@@ -9,12 +9,16 @@ import trio
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .config import Settings
+from .control.address import Access, socket_path
+from .control.routes import Routes
+from .control.server import ControlServer
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .notify import notify
 from .registry.client import RegistryClient
 from .registry.credentials import AuthFiles
 from .registry.registries_conf import RegistriesConf
+from .status import Status
 from .store import kernel
 from .store.recorder import Recorder
 from .store.session import Session
@@ -41,21 +45,25 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                     lookup_timeout_seconds=settings.lookup_timeout_seconds,
                 )
                 blobs = WholeBlobs(root, nursery)
+                routes = Routes()
+                routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
                 tree = Tree(pool, ledger, blobs)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
-                session = Session(
-                    mountpoint,
-                    tree,
-                    settings.root,
-                    read_timeout_seconds=settings.read_timeout_seconds,
-                    recorder=recorder,
-                )
-                try:
-                    await _serve(session, pool, mountpoint, settings)
-                finally:
-                    session.close()
-                    if recorder is not None:
-                        recorder.close()
+                with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
+                    session = Session(
+                        mountpoint,
+                        tree,
+                        settings.root,
+                        read_timeout_seconds=settings.read_timeout_seconds,
+                        recorder=recorder,
+                    )
+                    try:
+                        nursery.start_soon(control.serve)
+                        await _serve(session, pool, mountpoint, settings)
+                    finally:
+                        session.close()
+                        if recorder is not None:
+                            recorder.close()
                 nursery.cancel_scope.cancel()
             blobs.close()
             pool.close()
