@@ -12,7 +12,7 @@ from . import __version__, logs
 from .config import LOG_FORMATS, LOG_LEVELS, load_settings
 from .descriptor import Platform
 from .errors import InvalidDocumentError, RegistryStorageError
-from .names import DAEMON, DEFAULT_CONFIG, DEFAULT_ROOT
+from .names import CONTROL, DAEMON, DEFAULT_CONFIG, DEFAULT_ROOT
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--read-timeout-seconds", type=float, metavar="S", help="longest wait for bytes of a file")
     parser.add_argument("--read-ahead-kib", type=int, metavar="KIB", help="the kernel's read-ahead on the mount")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write down what is read, as JSON lines")
+    parser.add_argument(
+        "--control-socket", type=Path, metavar="PATH", help=f"where {CONTROL} reaches the daemon (default: in the root)"
+    )
+    parser.add_argument("--control-group", metavar="GROUP", help="who may use the control socket, besides root")
     parser.add_argument("--log-level", choices=LOG_LEVELS)
     parser.add_argument("--log-format", choices=LOG_FORMATS)
     parser.add_argument("--version", action="version", version=f"{DAEMON} {__version__}")

@@ -52,6 +52,10 @@ class Settings:
     """The kernel's read-ahead on the mount."""
     record: Path | None = None
     """Where to write down what is read from layers, as JSON lines; for optimizing images."""
+    control_socket: Path | None = None
+    """Where ``registry-storagectl`` reaches the daemon; in the root directory, when not set."""
+    control_group: str = ""
+    """A group whose members may use the control socket, besides root and the daemon's own user."""
     log_level: str = "info"
     log_format: str = "text"
 

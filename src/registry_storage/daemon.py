@@ -9,12 +9,16 @@ import trio
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .config import Settings
+from .control.address import Access, socket_path
+from .control.routes import Routes
+from .control.server import ControlServer
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .notify import notify
 from .registry.client import RegistryClient
 from .registry.credentials import AuthFiles
 from .registry.registries_conf import RegistriesConf
+from .status import Status
 from .store import kernel
 from .store.lane import Lane
 from .store.operations import Operations
@@ -47,14 +51,18 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                 blobs = WholeBlobs(root, nursery)
                 operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
-                session = Session(mountpoint, operations, lane)
-                try:
-                    await _serve(session, pool, recorder, mountpoint, settings)
-                finally:
-                    session.close()
-                    lane.close()
-                    if recorder is not None:
-                        recorder.close()
+                routes = Routes()
+                routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
+                with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
+                    session = Session(mountpoint, operations, lane)
+                    try:
+                        nursery.start_soon(control.serve)
+                        await _serve(session, pool, recorder, mountpoint, settings)
+                    finally:
+                        session.close()
+                        lane.close()
+                        if recorder is not None:
+                            recorder.close()
                 nursery.cancel_scope.cancel()
             blobs.close()
             pool.close()

@@ -16,6 +16,7 @@ RegistryStorageError
 │   ├── BadResponseError         a reply that breaks the protocol: wrong range, wrong length, garbage
 │   └── UnavailableError         the host did not answer in time, as often as we tried
 ├── CacheError                   the root directory: foreign, broken or in use
+├── DaemonError                  the running daemon cannot be asked, or refused what was asked of it
 ├── ProgramError                 another program that is needed is missing, or failed
 ├── MountError                   the mount point or /dev/fuse
 └── NoSuchNodeError              a name or a node that the store does not have
@@ -100,6 +101,14 @@ class UnavailableError(RegistryError):
 
 class CacheError(RegistryStorageError):
     """The root directory is foreign, broken or in use."""
+
+
+class DaemonError(RegistryStorageError):
+    """The running daemon cannot be asked, or refused; ``kind`` is the class of its own error, where it told one."""
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class ProgramError(RegistryStorageError):
