@@ -29,10 +29,10 @@ KERNEL_OWNERS = {
     "chunk_digest": {"formats/verified.py"},
     "frames": {"formats/verified.py", "formats/pieces.py", "formats/frames.py"},
     "fuse_lane": {"store/lane.py"},
-    "splitter": {"convert/chunker.py"},
+    "splitter": {"formats/chunker.py"},
     "toc_builder": {"toc/index.py"},
     "toc_index": {"toc/index.py"},
-    "unpack": {"convert/unpacking.py"},
+    "unpack": {"formats/unpacking.py"},
     "writer": {"formats/pack.py"},
 }
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -19,8 +19,8 @@ from lab.link import Link
 from lab.podman import Podman
 from lab.registry import Registry, manifest_at
 from registry_storage.convert.blob_reader import LayerReader
-from registry_storage.convert.unpacking import unpacked_blocks
 from registry_storage.descriptor import Descriptor
+from registry_storage.formats.unpacking import unpacked_blocks
 from tests.interop.stand import Generation, Laboratory, Stand
 
 KINDS = pytest.mark.parametrize("kind", ours.FORMATS)

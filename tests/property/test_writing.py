@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry_storage.convert import LayerKind, LayerReader, WriteOptions, verify_written, write_layer
-from registry_storage.convert.chunker import content_chunker, crc64
-from registry_storage.convert.unpacking import Unpacking
 from registry_storage.formats.base import Compression
+from registry_storage.formats.chunker import content_chunker, crc64
 from registry_storage.formats.pack import FrameStream, compress_pieces
+from registry_storage.formats.unpacking import Unpacking
 from registry_storage.testing.sample_tar import entry, make_tar
 from tests.reference import slow_pack, slow_splitter
 

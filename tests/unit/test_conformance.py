@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from registry_storage.convert.options import LayerKind
-from registry_storage.convert.unpacking import Unpacking
 from registry_storage.digest import Digest
 from registry_storage.errors import FormatError, VerificationError
 from registry_storage.formats.base import (
@@ -23,6 +22,7 @@ from registry_storage.formats.base import (
 )
 from registry_storage.formats.estargz import ESTARGZ, EStargzWriter
 from registry_storage.formats.pieces import decode_each
+from registry_storage.formats.unpacking import Unpacking
 from registry_storage.formats.zstd_chunked import ZSTD_CHUNKED_PODMAN, ZSTD_CHUNKED_STARGZ, ZstdChunkedWriter
 from registry_storage.testing import Codec, LayerConformance
 

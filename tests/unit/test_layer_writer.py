@@ -22,10 +22,10 @@ from registry_storage.convert import (
     verify_written,
     write_layer,
 )
-from registry_storage.convert.chunker import crc64
 from registry_storage.convert.tar_source import source_paths
 from registry_storage.digest import Digest
 from registry_storage.errors import FormatError, InvalidInputError, VerificationError
+from registry_storage.formats.chunker import crc64
 from registry_storage.formats.detect import detect
 from registry_storage.testing.sample_tar import entry, files_tar, make_tar, noise, sample_tar, text
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..formats.base import Bytes
-from .chunker import Chunker
+from ..formats.chunker import Chunker
+from ..formats.tar.entry import TarEntry
 from .packing import Batch, Packer, PendingChunk, PendingFile
-from .tar_entry import TarEntry
 
 BATCH_BYTES: Final = 1 << 20
 """A batch ends at the first piece that begins behind so many bytes. Changes no byte of the result."""

@@ -10,10 +10,10 @@ from typing import Final, Protocol
 from ..digest import Digest
 from ..errors import FormatError, RegistryStorageError
 from ..formats.base import Compression, LayerFormat
+from ..formats.unpacking import Unpacking
 from ..formats.verified import decoded_chunks
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
-from .unpacking import Unpacking
 
 _SPAN_BYTES: Final = 4 << 20
 _THREADS: Final = 2

@@ -12,12 +12,12 @@ from ..descriptor import INDEXES, MAX_MANIFEST_BYTES, Descriptor, Index, Manifes
 from ..digest import Digest
 from ..errors import InvalidDocumentError, NotFoundError, NotLazyError, RegistryError, VerificationError
 from ..formats.base import MAX_TOC_BYTES
+from ..formats.unpacking import unpacked_blocks
 from ..layer.toc_source import EXTERNAL_ANNOTATION, EXTERNAL_SUFFIX
 from .blob_reader import LayerReader, RangeSource
 from .documents import is_image
 from .image import platform_of
 from .sources import Document, FileBlob, Source
-from .unpacking import unpacked_blocks
 from .work import WorkDirectory
 
 

@@ -9,18 +9,19 @@ from ..descriptor import Descriptor
 from ..digest import Digest
 from ..errors import FormatError
 from ..formats.base import Compressor
+from ..formats.chunker import Chunker, FixedChunker, content_chunker
 from ..formats.estargz import END_OF_ARCHIVE, EStargzWriter, tar_header
+from ..formats.tar.content import SourceEntry
+from ..formats.tar.entry import TarEntry
+from ..formats.tar.split import TarSplitWriter
+from ..formats.toc_writer import ChunkRecord, Dialect, TocWriter, check_describable
+from ..formats.unpacking import unpacked_blocks
 from ..formats.zstd_chunked import ZstdChunkedWriter
 from ..toc.special_names import LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK
 from .assembling import Assembler, Cutting
-from .chunker import Chunker, FixedChunker, content_chunker
 from .options import LayerKind, WriteOptions
 from .packing import Packer, PendingFile
-from .tar_entry import TarEntry
-from .tar_source import SourceEntry, TarSource
-from .tar_split import TarSplitWriter
-from .toc_writer import ChunkRecord, Dialect, TocWriter, check_describable
-from .unpacking import unpacked_blocks
+from .tar_source import TarSource
 from .verification import verify_written
 from .written import WrittenLayer
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import trio
 
-from .tar_parser import BLOCK, TarParser
-from .tar_stream import BlockStream
-from .unpacking import unpacked_blocks
+from ..formats.tar.parser import BLOCK, TarParser
+from ..formats.tar.stream import BlockStream
+from ..formats.unpacking import unpacked_blocks
 
 
 def list_names(path: Path) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .tar_entry import clean_path
+from ..formats.tar.entry import clean_path
 
 
 class Place(NamedTuple):

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from ..formats.base import Compressor
+from ..formats.chunker import crc64
+from ..formats.tar.entry import TarEntry
 from ..formats.verified import sha256_spans
-from .chunker import crc64
-from .tar_entry import TarEntry
 
 IN_FLIGHT_BYTES: Final = 64 << 20
 """Of tar that is handed out and not written yet; one batch more may be under way."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..errors import FormatError
+from ...errors import FormatError
 
 
 @dataclass(slots=True)

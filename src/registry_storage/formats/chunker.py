@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from .._ext import splitter
-from ..formats.base import Bytes
+from .base import Bytes
 
 
 class Chunker(Protocol):

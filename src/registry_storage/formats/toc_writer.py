@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import FormatError
-from .tar_entry import TarEntry
+from .tar.entry import TarEntry
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TO_ESCAPE: Final = re.compile(rb'["\\\x00-\x1f]')

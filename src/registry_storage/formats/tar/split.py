@@ -3,10 +3,10 @@
 import binascii
 from typing import Final
 
-from ..digest import Digest
-from ..formats.base import TarSplit
-from ..formats.pack import FrameStream
-from .toc_writer import json_string
+from ...digest import Digest
+from ..base import TarSplit
+from ..pack import FrameStream
+from ..toc_writer import json_string
 
 _FEED_BYTES: Final = 1 << 18
 

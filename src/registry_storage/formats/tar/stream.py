@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
-from ..errors import FormatError
+from ...errors import FormatError
 
 
 class TarBytes(Protocol):

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from ..errors import FormatError
+from ...errors import FormatError
 from . import sparse
-from .tar_entry import TarEntry, clean_path
-from .tar_stream import TarBytes
+from .entry import TarEntry, clean_path
+from .stream import TarBytes
 
 BLOCK: Final = 512
 MAX_EXTENDED_BYTES: Final = 4 << 20

@@ -5,7 +5,7 @@ from typing import BinaryIO, Final
 
 from .._ext import unpack
 from ..errors import FormatError
-from ..formats.base import Compression
+from .base import Compression
 
 READ_BYTES: Final = 1 << 18
 BLOCK_BYTES: Final = 1 << 20

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from ..errors import FormatError
-from .tar_entry import TarEntry
-from .tar_stream import TarBytes
+from ...errors import FormatError
+from .entry import TarEntry
+from .stream import TarBytes
 
 _BLOCK: Final = 512
 _MAX_PARTS: Final = 1 << 20

@@ -1,0 +1,1 @@
+"""Tars as layers hold them: headers and contents, in order."""
