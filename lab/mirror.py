@@ -40,7 +40,7 @@ def install_into(root: Path, packages: list[str], *, update: bool = False) -> No
     resolver = Path("/etc/resolv.conf")
     if resolver.exists():
         shutil.copyfile(resolver, root / "etc/resolv.conf")
-    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "TMPDIR": "/tmp"}
     if update:
         processes.run(["chroot", root, "apt-get", "-q", "update"], environment=environment)
     processes.run(
