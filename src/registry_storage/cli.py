@@ -9,10 +9,10 @@ from pathlib import Path
 import trio
 
 from . import __version__, logs
-from .config import LOG_FORMATS, LOG_LEVELS, load_settings
-from .descriptor import Platform
-from .errors import InvalidDocumentError, RegistryStorageError
-from .names import CONTROL, DAEMON, DEFAULT_CONFIG, DEFAULT_ROOT
+from .config import load_settings
+from .errors import RegistryStorageError
+from .flags import add_settings
+from .names import DAEMON
 
 _log = logging.getLogger(__name__)
 
@@ -26,13 +26,6 @@ Start this command first: podman refuses to work when the directory is missing.
 """
 
 
-def _platform(text: str) -> Platform:
-    try:
-        return Platform.parse(text)
-    except InvalidDocumentError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line; flags left out are not in the result."""
     parser = argparse.ArgumentParser(
@@ -44,33 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("mountpoint", type=Path, metavar="MOUNTPOINT", help="where to show the layers")
-    parser.add_argument("--root", type=Path, metavar="DIR", help=f"contents and state (default: {DEFAULT_ROOT})")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"configuration file, TOML (default: {DEFAULT_CONFIG}, if there)"
-    )
-    parser.add_argument("--platform", type=_platform, metavar="OS/ARCH", help="images to serve (default: this host's)")
-    parser.add_argument(
-        "--no-prefetch", dest="prefetch", action="store_false", help="do not fetch prioritized files ahead"
-    )
-    parser.add_argument(
-        "--no-background-fetch",
-        dest="background_fetch",
-        action="store_false",
-        help="do not fetch the rest of a layer when nobody reads",
-    )
-    parser.add_argument(
-        "--lookup-timeout-seconds", type=float, metavar="S", help="longest wait for an answer about a layer"
-    )
-    parser.add_argument("--read-timeout-seconds", type=float, metavar="S", help="longest wait for bytes of a file")
-    parser.add_argument("--read-ahead-kib", type=int, metavar="KIB", help="the kernel's read-ahead on the mount")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write down what is read, as JSON lines")
-    parser.add_argument(
-        "--control-socket", type=Path, metavar="PATH", help=f"where {CONTROL} reaches the daemon (default: in the root)"
-    )
-    parser.add_argument("--control-group", metavar="GROUP", help="who may use the control socket, besides root")
-    parser.add_argument("--log-level", choices=LOG_LEVELS)
-    parser.add_argument("--log-format", choices=LOG_FORMATS)
     parser.add_argument("--version", action="version", version=f"{DAEMON} {__version__}")
+    add_settings(parser)
     return parser
 
 

@@ -2,6 +2,8 @@
 
 import os
 import tomllib
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -32,45 +34,119 @@ def host_platform() -> Platform:
     return _ARCHITECTURES.get(machine, Platform("linux", machine))
 
 
+def _setting(
+    default: Any,
+    text: str,
+    *,
+    metavar: str = "",
+    bounds: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field of Settings: `text` is what --help, the manual and the documentation say about it."""
+    about = {"text": text, "metavar": metavar, "bounds": bounds, "choices": choices}
+    if callable(default):
+        return field(default_factory=default, metadata=about)
+    return field(default=default, metadata=about)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. A field is a key of the file and, with dashes, a flag."""
 
-    root: Path = Path(DEFAULT_ROOT)
-    """Where contents, documents and state are kept."""
-    platform: Platform = field(default_factory=host_platform)
-    """Which manifest of a multi-platform image is served."""
-    prefetch: bool = True
-    """Fetch a layer's prioritized files as soon as podman uses the layer."""
-    background_fetch: bool = True
-    """Fetch the rest of a layer that is in use when nobody reads."""
-    lookup_timeout_seconds: float = 20.0
-    """How long podman waits at most for an answer about a layer before it pulls that layer itself."""
-    read_timeout_seconds: float = 60.0
-    """How long a read waits at most for its bytes before it fails with EIO; the next read tries again."""
-    read_ahead_kib: int = 128
-    """The kernel's read-ahead on the mount."""
-    record: Path | None = None
-    """Where to write down what is read from layers, as JSON lines; for optimizing images."""
-    control_socket: Path | None = None
-    """Where ``registry-storagectl`` reaches the daemon; in the root directory, when not set."""
-    control_group: str = ""
-    """A group whose members may use the control socket, besides root and the daemon's own user."""
-    log_level: str = "info"
-    log_format: str = "text"
+    root: Path = _setting(Path(DEFAULT_ROOT), "where contents, documents and state are kept", metavar="DIR")
+    platform: Platform = _setting(
+        host_platform, "which manifest of a multi-platform image is served", metavar="OS/ARCH[/VARIANT]"
+    )
+    prefetch: bool = _setting(True, "fetch a layer's prioritized files as soon as podman uses the layer")
+    background_fetch: bool = _setting(True, "fetch the rest of a layer that is in use when nobody reads")
+    lookup_timeout_seconds: float = _setting(
+        20.0,
+        "how long podman waits at most for an answer about a layer before it pulls that layer itself",
+        metavar="S",
+        bounds=(1, 300),
+    )
+    read_timeout_seconds: float = _setting(
+        60.0,
+        "how long a read waits at most for its bytes before it fails with EIO; the next read tries again",
+        metavar="S",
+        bounds=(1, 3600),
+    )
+    read_ahead_kib: int = _setting(128, "the kernel's read-ahead on the mount", metavar="KIB", bounds=(0, 16384))
+    record: Path | None = _setting(
+        None, "where to write down what is read from layers, as JSON lines; for optimizing images", metavar="FILE"
+    )
+    registries_conf: Path | None = _setting(
+        None, "instead of the places that containers-registries.conf(5) names; drop-ins still count", metavar="FILE"
+    )
+    auth_file: Path | None = _setting(
+        None, "instead of the places that containers-auth.json(5) names", metavar="FILE"
+    )
+    certs_dir: Path | None = _setting(
+        None, "instead of the places that containers-certs.d(5) names", metavar="DIR"
+    )
+    control_socket: Path | None = _setting(
+        None, "where registry-storagectl reaches the daemon (default: control.sock in the root)", metavar="PATH"
+    )
+    control_group: str = _setting(
+        "", "a group whose members may use the control socket, besides root and the daemon's own user", metavar="GROUP"
+    )
+    log_level: str = _setting("info", "the least important lines to log", choices=LOG_LEVELS)
+    log_format: str = _setting("text", "log lines for people, or one JSON object a line", choices=LOG_FORMATS)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("lookup_timeout_seconds", 1, 300),
-            ("read_timeout_seconds", 1, 3600),
-            ("read_ahead_kib", 0, 16384),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{name}: wanted {low} to {high}, got {value}")
-        for name, choices in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name}: wanted one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        for about in DESCRIPTIONS:
+            value = getattr(self, about.name)
+            if about.bounds is not None:
+                low, high = about.bounds
+                if not low <= value <= high:
+                    raise ConfigError(f"{about.name}: wanted {low} to {high}, got {value}")
+            if about.choices and value not in about.choices:
+                raise ConfigError(f"{about.name}: wanted one of {', '.join(about.choices)}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One setting, for whoever explains or asks for it."""
+
+    name: str
+    kind: type
+    """What its values are; None may also be allowed, where that is the default."""
+    text: str
+    metavar: str
+    bounds: tuple[float, float] | None
+    choices: tuple[str, ...]
+
+    @property
+    def flag(self) -> str:
+        """``--read-ahead-kib``."""
+        return "--" + self.name.replace("_", "-")
+
+
+def _describe() -> tuple[Description, ...]:
+    hints = typing.get_type_hints(Settings)
+    found = []
+    for item in fields(Settings):
+        kind = hints[item.name]
+        if isinstance(kind, types.UnionType):
+            kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
+        found.append(Description(item.name, kind, **item.metadata))
+    return tuple(found)
+
+
+DESCRIPTIONS = _describe()
+"""In the order in which they are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """Settings, and where each of them was set."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """``default``, the path of a file, or a flag."""
+    file: Path
+    """The configuration file."""
+    file_exists: bool
 
 
 def load_settings(file: Path | None, overrides: Mapping[str, object]) -> Settings:
@@ -78,39 +154,48 @@ def load_settings(file: Path | None, overrides: Mapping[str, object]) -> Setting
 
     Raises ConfigError for a file that cannot be read, an unknown key, or a value of the wrong type or range.
     """
+    return load_effective(file, overrides).settings
+
+
+def load_effective(file: Path | None, overrides: Mapping[str, object]) -> Effective:
+    """The same, with the origin of each setting."""
     path = Path(DEFAULT_CONFIG) if file is None else file
+    exists = True
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         if file is not None:
             raise ConfigError(f"{path}: no such file") from None
-        document = {}
+        document, exists = {}, False
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    defaults = Settings()
-    known = {item.name for item in fields(Settings)}
+    known = {about.name: about for about in DESCRIPTIONS}
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
-        values[key] = _typed(f"{path}: {key}", value, getattr(defaults, key))
+        values[key] = _typed(f"{path}: {key}", value, known[key].kind)
     try:
-        return replace(defaults, **(values | dict(overrides)))
+        settings = replace(Settings(), **(values | dict(overrides)))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}" if values else str(error)) from None
+    origins = {
+        name: about.flag if name in overrides else str(path) if name in values else "default"
+        for name, about in known.items()
+    }
+    return Effective(settings, origins, path, exists)
 
 
-def _typed(what: str, value: object, default: object) -> object:
-    if default is None or isinstance(default, Path | Platform):
+def _typed(what: str, value: object, wanted: type) -> object:
+    if wanted in (Path, Platform):
         if not isinstance(value, str):
             raise ConfigError(f"{what}: wanted a string, got {type(value).__name__}")
         try:
-            return Platform.parse(value) if isinstance(default, Platform) else Path(value)
+            return Platform.parse(value) if wanted is Platform else Path(value)
         except InvalidDocumentError as error:
             raise ConfigError(f"{what}: {error}") from None
-    wanted = type(default)
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:

@@ -15,9 +15,7 @@ from .control.server import ControlServer
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .notify import notify
-from .registry.client import RegistryClient
-from .registry.credentials import AuthFiles
-from .registry.registries_conf import RegistriesConf
+from .registry.surroundings import Surroundings
 from .status import Status
 from .store import kernel
 from .store.lane import Lane
@@ -34,8 +32,7 @@ async def run(settings: Settings, mountpoint: Path) -> None:
     with Root(settings.root) as root:
         ledger = Ledger(root.state_file)
         try:
-            client = RegistryClient(registries=RegistriesConf(), credentials=AuthFiles())
-            async with client as registry, trio.open_nursery() as nursery:
+            async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
                 lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
                 pool = Pool(
                     root,

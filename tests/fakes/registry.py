@@ -167,7 +167,15 @@ class FakeRegistry:
                 transport = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
             try:
                 await self._serve_connection(listener, transport)
-            except (BrokenError, trio.BrokenResourceError, h11.RemoteProtocolError, OSError):
+            except h11.RemoteProtocolError:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await stream.send_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            except trio.BrokenResourceError:
+                if isinstance(transport, trio.SSLStream):
+                    # After a failed handshake trio keeps the alert that says why.
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await stream.send_all(transport._outgoing.read())
+            except (BrokenError, OSError):
                 pass
             finally:
                 with trio.move_on_after(1, shield=True):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from registry_storage.descriptor import Descriptor
 from registry_storage.reference import Reference
-from registry_storage.registry.blob import Blob
 from registry_storage.registry.client import RegistryClient
+from registry_storage.registry.mirrors import ReadableBlob
 
 from .registry import FakeRegistry
 
@@ -22,7 +22,7 @@ class World:
     reference: Reference
     descriptor: Descriptor
 
-    def blob(self) -> Blob:
+    def blob(self) -> ReadableBlob:
         """The blob, whose bytes are DATA, with nothing remembered."""
         return self.client.open_blob(self.reference, self.descriptor)
 

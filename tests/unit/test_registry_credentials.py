@@ -10,7 +10,8 @@ import trio
 from trio.testing import MockClock
 
 from registry_storage.errors import ConfigError
-from registry_storage.registry.credentials import AuthFiles, Credentials, auth_file_paths
+from registry_storage.registry.auth_files import AuthFiles, auth_file_paths
+from registry_storage.registry.credentials import Credentials
 
 pytest_plugins = ["tests.fakes.registry_fixtures"]
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from ..config import Settings
 from ..convert import skopeo
 from ..convert.destinations import Destination, LayoutDestination, RegistryDestination
 from ..convert.places import BY_SKOPEO, Place
@@ -12,9 +13,8 @@ from ..convert.work import WorkDirectory
 from ..descriptor import Descriptor
 from ..errors import InvalidReferenceError
 from ..registry.client import RegistryClient
-from ..registry.credentials import AuthFiles
-from ..registry.registries_conf import RegistriesConf
 from ..registry.retry import Timeouts
+from ..registry.surroundings import Surroundings
 
 _PATIENT = Timeouts(
     connect_seconds=10.0,
@@ -30,7 +30,8 @@ _PATIENT = Timeouts(
 @asynccontextmanager
 async def registry_client() -> AsyncIterator[RegistryClient]:
     """With the registries and credentials that podman would use."""
-    async with RegistryClient(registries=RegistriesConf(), credentials=AuthFiles(), timeouts=_PATIENT) as client:
+    surroundings = Surroundings.of(Settings(), helper_seconds=_PATIENT.helper_seconds)
+    async with surroundings.client(_PATIENT) as client:
         yield client
 
 

@@ -73,7 +73,7 @@ class Images:
             chosen = Index.parse(data, f"index of {text}").select(self._platform)
             if chosen is None:
                 raise NotFoundError(f"{text}: the index has no image for {self._platform}")
-            digest, media_type, data = await self._registry.fetch_manifest(reference.with_digest(chosen.digest))
+            digest, media_type, data = await self._registry.fetch_manifest(reference, chosen.digest)
         if media_type not in MANIFESTS:
             raise InvalidDocumentError(f"manifest of {text}: media type {media_type!r:.100} is not supported")
         manifest = Manifest.parse(data, f"manifest of {text}")
@@ -93,7 +93,7 @@ class Images:
     async def _manifest(self, reference: Reference, digest: Digest) -> bytes:
         data = self._documents.load(digest)
         if data is None:
-            _, _, data = await self._registry.fetch_manifest(reference.with_digest(digest))
+            _, _, data = await self._registry.fetch_manifest(reference, digest)
             self._documents.store(data)
         return data
 

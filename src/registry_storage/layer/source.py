@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from ..errors import NotFoundError, RegistryError, UnauthorizedError, UnavailableError
-from ..registry.blob import Blob
 from ..registry.hosts import LinkEstimate
+from ..registry.mirrors import ReadableBlob
 
 _log = logging.getLogger(__name__)
 
@@ -15,9 +15,9 @@ class BlobSource:
     """One blob, by the references that lead to it; the one that worked last is asked first."""
 
     def __init__(self) -> None:
-        self._blobs: dict[str, Blob] = {}
+        self._blobs: dict[str, ReadableBlob] = {}
 
-    def offer(self, reference: str, blob: Blob) -> None:
+    def offer(self, reference: str, blob: ReadableBlob) -> None:
         """`reference` has this blob too."""
         self._blobs.setdefault(reference, blob)
 

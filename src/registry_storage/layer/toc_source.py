@@ -10,8 +10,8 @@ from ..formats.base import MAX_TOC_BYTES, ExternalToc, TocLocation
 from ..formats.detect import LazyLayer
 from ..formats.estargz import open_external_toc
 from ..reference import Reference
-from ..registry.blob import Blob
 from ..registry.client import RegistryClient
+from ..registry.mirrors import ReadableBlob
 from ..toc.index import build_index
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def _end_of_blob(lazy: LazyLayer, blob_size: int) -> tuple[int, int]:
     return blob_size - size, size
 
 
-async def _fetch_annotated(blob: Blob, lazy: LazyLayer, location: TocLocation) -> tuple[bytes, bytes]:
+async def _fetch_annotated(blob: ReadableBlob, lazy: LazyLayer, location: TocLocation) -> tuple[bytes, bytes]:
     """The TOC and the footer, in one round trip: podman's tar-split between them is fetched only when it is small."""
     size = _toc_size(location, blob.size)
     footer_start = max(0, blob.size - lazy.format.footer_size)

@@ -26,6 +26,8 @@ _DEFAULT_LIFETIME_SECONDS = 60.0
 _MAX_LIFETIME_SECONDS = 86400.0
 _RENEW_AT = 0.9
 """Part of its lifetime after which a token is not used for new requests."""
+_REFUSALS = frozenset({400, 401, 403})
+"""What token servers answer to credentials that they do not accept."""
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,65536}", re.ASCII)
 
 
@@ -44,6 +46,8 @@ class _Access:
     expires_at: float = float("inf")
     """On trio's clock."""
     challenges: Sequence[Challenge] = ()
+    origin: str | None = None
+    """Where the credentials were found that it rests on; None: nowhere."""
 
 
 class Authorizer:
@@ -107,6 +111,13 @@ class Authorizer:
             await self._renew(access, endpoint, deadline)
             return access.header != used
 
+    def advice(self, endpoint: Endpoint) -> str:
+        """What may help when the registry refuses, after `answer`."""
+        access = self._known.get(endpoint)
+        if access is not None and access.origin is not None and (access.header or "").startswith("Bearer"):
+            return f"has the user of {access.origin} access to {endpoint.name}?"
+        return _login(endpoint, None if access is None else access.origin)
+
     async def _renew(self, access: _Access, endpoint: Endpoint, deadline: float) -> None:
         """Set the header that answers the challenges; leaves it where there is none."""
         by_scheme = {challenge.scheme: challenge for challenge in reversed(access.challenges)}
@@ -114,6 +125,7 @@ class Authorizer:
         if bearer is None and basic is None:
             return
         credentials = await self._source.find(endpoint.name) if self._source else None
+        access.origin = None if credentials is None else credentials.origin
         access.renew_at = access.expires_at = float("inf")
         if bearer is not None and credentials is not None and credentials.registry_token:
             access.header = f"Bearer {_sendable(credentials.registry_token, endpoint.name)}"
@@ -155,9 +167,11 @@ class Authorizer:
         deadline = min(deadline, trio.current_time() + self._timeouts.token_seconds)
         try:
             reply = await self._transport.send(
-                realm, headers, verified=verified, deadline=deadline, form=form
+                realm, headers, verified=verified, deadline=deadline, registry=endpoint.registry, form=form
             )
             try:
+                if reply.status in _REFUSALS:
+                    reply.advice = _login(endpoint, None if credentials is None else credentials.origin)
                 if reply.status != httpx.codes.OK:
                     await self._refuse(reply, what)
                 data = bytearray()
@@ -187,6 +201,13 @@ def _sendable(token: object, what: str) -> str:
     if not isinstance(token, str) or not _SENDABLE.fullmatch(token):
         raise BadResponseError(f"{what}: the token holds what no header may")
     return token
+
+
+def _login(endpoint: Endpoint, origin: str | None) -> str:
+    login = f"podman login {endpoint.registry}"
+    if origin is None:
+        return f"no credentials for {endpoint.name} are known here: {login}"
+    return f"the credentials from {origin} are not accepted (any more): {login}"
 
 
 def _basic(credentials: Credentials) -> str:

@@ -30,7 +30,10 @@ class Blob:
     Any number of tasks may read at the same time.
     """
 
-    def __init__(self, client: "RegistryClient", endpoint: Endpoint, descriptor: Descriptor) -> None:
+    def __init__(
+        self, client: "RegistryClient", endpoint: Endpoint, descriptor: Descriptor, *, hasty: bool = False
+    ) -> None:
+        """`hasty`: give up early, because another host has the same blob."""
         self.size = descriptor.size
         """Bytes, as the descriptor says; every reply must agree."""
         self._client = client
@@ -38,6 +41,7 @@ class Blob:
         self._path = f"blobs/{descriptor.digest}"
         self._what = f"{endpoint.host}/{endpoint.repository}: blob {descriptor.digest}"
         self._location: httpx.URL | None = None
+        self._hasty = hasty
 
     @property
     def link(self) -> LinkEstimate:
@@ -58,7 +62,7 @@ class Blob:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise ValueError(f"{self._what}: wanted bytes in 0 to {self.size}, got {size} at {offset}")
         end = offset + size
-        budget = self._client.budget(size)
+        budget = self._client.budget(size, hasty=self._hasty)
         while offset < end:
             reply: Reply | None = None
             try:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -26,16 +27,21 @@ from ..errors import (
 from ..reference import Reference
 from .auth import Authorizer
 from .blob import Blob
+from .causes import advice, explain
 from .credentials import CredentialsSource
 from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
+from .mirrors import MirroredBlob, Mirrors, ReadableBlob
 from .redirects import REDIRECTS, host_of, redirected, same_origin
 from .retry import Budget, RetryableError, RetryPolicy, Timeouts, parse_retry_after
-from .transport import Body, PoolLimits, Reply, Transport, explain
+from .routes import Routes
+from .transport import Body, PoolLimits, Reply, Transport
 
 _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
 _REFUSALS = frozenset({401, 403})
 _RANGELESS_SECONDS = 300.0
+_HASTY_SECONDS = 6.0
+_HASTY_ATTEMPTS = 2
 
 _TRANSPORT_ERRORS: tuple[tuple[type[httpx.HTTPError], type[RegistryError], str], ...] = (
     (httpx.ConnectTimeout, UnavailableError, "no connection in time"),
@@ -65,6 +71,7 @@ class RegistryClient:
         *,
         registries: Registries | None = None,
         credentials: CredentialsSource | None = None,
+        routes: Routes | None = None,
         timeouts: Timeouts | None = None,
         retry_policy: RetryPolicy | None = None,
         pool: PoolLimits | None = None,
@@ -78,7 +85,8 @@ class RegistryClient:
         self._random = random_source
         self._wall_clock = wall_clock
         self._states = HostStates()
-        self._transport = Transport(self._timeouts, pool or PoolLimits())
+        self._mirrors = Mirrors(self._states)
+        self._transport = Transport(self._timeouts, pool or PoolLimits(), routes)
         self._authorizer = Authorizer(
             credentials, self._transport, self._timeouts, translate=self.translate, refuse=self.refuse
         )
@@ -91,24 +99,35 @@ class RegistryClient:
     ) -> None:
         await self._transport.aclose()
 
-    async def fetch_manifest(self, reference: Reference) -> tuple[Digest, str, bytes]:
+    async def fetch_manifest(self, reference: Reference, digest: Digest | None = None) -> tuple[Digest, str, bytes]:
         """(digest of the bytes, media type, bytes) of a manifest or index, at most MAX_MANIFEST_BYTES.
 
-        Raises RegistryError, and VerificationError when `reference` has a digest which the bytes do not have.
+        `digest`: of another manifest in the repository of `reference`, such as one of an index. Mirrors are asked
+        first. Raises RegistryError, and VerificationError when the bytes do not have the digest wanted.
         """
-        endpoint = self.endpoint(reference)
-        what = f"{endpoint.host}/{endpoint.repository}: manifest {reference.version}"
-        budget = self.budget(0)
+        wanted = digest or reference.digest
+        version = reference.version if digest is None else str(digest)
+
+        async def fetch(endpoint: Endpoint, hasty: bool) -> tuple[Digest, str, bytes]:
+            return await self._fetch_manifest(endpoint, version, wanted, hasty)
+
+        return await self._mirrors.first(self._registries.endpoints(reference), f"manifest {version}", fetch)
+
+    async def _fetch_manifest(
+        self, endpoint: Endpoint, version: str, wanted: Digest | None, hasty: bool
+    ) -> tuple[Digest, str, bytes]:
+        what = f"{endpoint.host}/{endpoint.repository}: manifest {version}"
+        budget = self.budget(0, hasty=hasty)
         while True:
             try:
-                async with self._opened(endpoint, f"manifests/{reference.version}", budget, what) as reply:
+                async with self._opened(endpoint, f"manifests/{version}", budget, what) as reply:
                     data = await self._read(reply, budget, MAX_MANIFEST_BYTES, what)
                     break
             except RetryableError as failure:
                 await budget.pause(failure)
         digest = Digest.of(data)
-        if reference.digest is not None and digest != reference.digest:
-            raise VerificationError(what, wanted=str(reference.digest), got=str(digest))
+        if wanted is not None and digest != wanted:
+            raise VerificationError(what, wanted=str(wanted), got=str(digest))
         return digest, _media_type(reply.headers.get("content-type", ""), data), data
 
     async def fetch_document(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
@@ -124,15 +143,23 @@ class RegistryClient:
             raise VerificationError(what, wanted=str(descriptor.digest), got=str(digest))
         return data
 
-    def open_blob(self, reference: Reference, descriptor: Descriptor) -> Blob:
+    def open_blob(self, reference: Reference, descriptor: Descriptor) -> ReadableBlob:
         """The blob that `descriptor` points at, in the repository of `reference`. Nothing is fetched yet."""
-        return Blob(self, self.endpoint(reference), descriptor)
+        *mirrors, last = self._registries.endpoints(reference)
+        if not mirrors:
+            return Blob(self, last, descriptor)
+        blobs = [Blob(self, endpoint, descriptor, hasty=True) for endpoint in mirrors]
+        return MirroredBlob(self._mirrors, [*mirrors, last], [*blobs, Blob(self, last, descriptor)])
 
     # What follows is for blob.py and upload.py.
 
-    def budget(self, size: int) -> Budget:
-        """For an operation that transfers `size` bytes, from now on."""
-        return Budget(self._timeouts, self._retry_policy, size=size, random_source=self._random)
+    def budget(self, size: int, *, hasty: bool = False) -> Budget:
+        """For an operation that transfers `size` bytes, from now on. `hasty`: another host has the same."""
+        timeouts, policy = self._timeouts, self._retry_policy
+        if hasty:
+            timeouts = replace(timeouts, operation_seconds=min(timeouts.operation_seconds, _HASTY_SECONDS))
+            policy = replace(policy, attempts=min(policy.attempts, _HASTY_ATTEMPTS))
+        return Budget(timeouts, policy, size=size, random_source=self._random)
 
     def link(self, location: httpx.URL | None, endpoint: Endpoint) -> LinkEstimate:
         """The estimate for the host of `location`, else of `endpoint`."""
@@ -195,7 +222,9 @@ class RegistryClient:
             if same_origin(url, own):
                 reply = await self._send_authorized(url, headers, endpoint, way, budget)
             else:
-                reply = await self._transport.send(url, headers, verified=True, deadline=budget.deadline)
+                reply = await self._transport.send(
+                    url, headers, verified=True, deadline=budget.deadline, registry=endpoint.registry
+                )
             state.link = state.link.with_round_trip(reply.first_byte_seconds)
             if reply.status not in REDIRECTS:
                 reply.redirected = url is not own
@@ -220,7 +249,7 @@ class RegistryClient:
         """Raise what a reply's status means, as RetryableError where another attempt may help."""
         status = reply.status
         codes = await _error_codes(reply)
-        message = f"{what}: wanted HTTP {wanted}, got {status}{codes}"
+        message = f"{what}: wanted HTTP {wanted}, got {status}{codes}{advice(reply)}"
         if status >= 500 or status in _RETRIED_CLIENT_ERRORS:
             wait = parse_retry_after(reply.headers.get("retry-after"), self._wall_clock)
             raise RetryableError(UnavailableError(message), wait)
@@ -249,7 +278,13 @@ class RegistryClient:
                 return await self._send_authorized(url, headers, endpoint, way, budget, method, body)
             deadline = budget.deadline
             return await self._transport.send(
-                url, headers, verified=True, deadline=deadline, method=method, body=body
+                url,
+                headers,
+                verified=True,
+                deadline=deadline,
+                registry=endpoint.registry,
+                method=method,
+                body=body,
             )
         except (httpx.InvalidURL, UnicodeError):
             raise UnavailableError(f"{what}: {endpoint.host} is no name of a host") from None
@@ -259,8 +294,8 @@ class RegistryClient:
             raise self.translate(error, what) from error
 
     def endpoint(self, reference: Reference) -> Endpoint:
-        """Where `reference` is."""
-        return self._registries.endpoints(reference)[0]
+        """The registry itself, not a mirror: where to push to."""
+        return self._registries.endpoints(reference)[-1]
 
     async def _send_authorized(
         self,
@@ -278,13 +313,23 @@ class RegistryClient:
         while True:
             authorized = headers if header is None else {**headers, "Authorization": header}
             reply = await self._transport.send(
-                url, authorized, verified=way.verified, deadline=budget.deadline, method=method, body=body
+                url,
+                authorized,
+                verified=way.verified,
+                deadline=budget.deadline,
+                registry=endpoint.registry,
+                method=method,
+                body=body,
             )
-            if reply.status not in _REFUSALS or answered:
+            if reply.status not in _REFUSALS:
+                return reply
+            reply.advice = self._authorizer.advice(endpoint)
+            if answered:
                 return reply
             answered = True
             await reply.finish()  # the token server may need its connection
             if not await self._authorizer.answer(endpoint, reply, header, budget.deadline):
+                reply.advice = self._authorizer.advice(endpoint)
                 return reply
             header = await self._authorizer.header(endpoint, budget.deadline)
 
@@ -303,7 +348,9 @@ class RegistryClient:
         for way in endpoint.ways:
             url = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/")
             try:
-                reply = await self._transport.send(url, {}, verified=way.verified, deadline=budget.deadline)
+                reply = await self._transport.send(
+                    url, {}, verified=way.verified, deadline=budget.deadline, registry=endpoint.registry
+                )
             except httpx.HTTPError as error:
                 errors.append(error)
                 continue

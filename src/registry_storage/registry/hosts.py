@@ -47,6 +47,11 @@ class Endpoint:
     mounted: tuple[str, ...] = ()
     """Further repositories of the host that tokens must permit to pull from."""
 
+    @property
+    def registry(self) -> str:
+        """The host as references name it, which is how certs.d and ``podman login`` know it: ``docker.io``."""
+        return self.name.partition("/")[0]
+
 
 def endpoint(reference: Reference, *, insecure: bool = False) -> Endpoint:
     """Where `reference` lives. `insecure`: the administrator allows plain HTTP and unknown certificates."""
@@ -130,11 +135,18 @@ class HostState:
     probing: trio.Lock = field(default_factory=trio.Lock)
     rangeless_until: float = float("-inf")
     """Until then (trio's clock) no range is asked of this host."""
+    resting_until: float = float("-inf")
+    """Until then it is asked last, where others have the same: it did not answer."""
 
     @property
     def serves_ranges(self) -> bool:
         """False for some time after the host ignored or refused a range."""
         return trio.current_time() >= self.rangeless_until
+
+    @property
+    def is_resting(self) -> bool:
+        """True for some time after the host did not answer as often as it was asked."""
+        return trio.current_time() < self.resting_until
 
 
 class HostStates:

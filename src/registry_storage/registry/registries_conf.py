@@ -1,42 +1,16 @@
-"""The administrator's word on registries: containers-registries.conf(5)."""
+"""The administrator's word on registries: containers-registries.conf(5) with its drop-ins."""
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from ..errors import ConfigError, RegistryError
+from ..errors import ConfigError, InvalidReferenceError, RegistryError
 from ..reference import Reference
 from .hosts import Endpoint, Registries, endpoint
+from .registries_file import Mirror, RegistriesFile, Registry, load_registries_file
 
-_MAX_FILE_BYTES = 4 << 20
-
-T = TypeVar("T", str, bool)
-
-
-@dataclass(frozen=True, slots=True)
-class _Registry:
-    """One ``[[registry]]`` table."""
-
-    prefix: str
-    location: str
-    insecure: bool
-    blocked: bool
-
-    def match(self, name: str) -> int:
-        """How many characters of `name` the prefix covers; -1: it does not apply."""
-        if self.prefix.startswith("*."):
-            start = name.find(self.prefix[1:])
-            end = start + len(self.prefix) - 1
-            if start < 0 or "/" in name[:start]:
-                return -1
-        else:
-            end = len(self.prefix)
-            if not name.startswith(self.prefix):
-                return -1
-        return end if name[end : end + 1] in ("", "/", ":", "@") else -1
+AUTH_FILES = "containers-auth.json"
+"""The name that stands for the auth files among credential helpers."""
 
 
 class RegistriesConf(Registries):
@@ -51,46 +25,71 @@ class RegistriesConf(Registries):
         self._files = tuple(default_files if files is None else files)
         self._directories = tuple(default_directories if directories is None else directories)
         self._signature: object = None
-        self._registries: tuple[_Registry, ...] = ()
+        self._registries: tuple[Registry, ...] = ()
+        self._helpers: tuple[str, ...] = ()
+        self._auth_helper = ""
 
     def endpoints(self, reference: Reference) -> Sequence[Endpoint]:
         """See Registries."""
+        found = self.find(reference)
+        if found is None:
+            return super().endpoints(reference)
+        if found.blocked:
+            raise RegistryError(f"{reference}: {found.origin} blocks {found.prefix}")
+        wanted = ("all", "digest-only" if reference.digest else "tag-only")
+        places = [mirror for mirror in found.mirrors if mirror.pulls in wanted]
+        places.append(Mirror(found.location, found.insecure))
+        return tuple(
+            endpoint(_rewritten(reference, found, place.location), insecure=place.insecure) for place in places
+        )
+
+    def find(self, reference: Reference) -> Registry | None:
+        """The table that applies to `reference`: the one with the longest prefix. Raises ConfigError."""
         self._load()
         text = str(reference)
-        found = max(
+        return max(
             (registry for registry in self._registries if registry.match(text) >= 0),
             key=lambda registry: len(registry.prefix),
             default=None,
         )
-        if found is None:
-            return super().endpoints(reference)
-        if found.blocked:
-            raise RegistryError(f"{reference}: registries.conf blocks {found.prefix}")
-        name = reference.name
-        if found.location and not found.prefix.startswith("*."):
-            name = found.location + name[found.match(text) :]
-        host, _, repository = name.partition("/")
-        if not repository:
-            raise ConfigError(f"registries.conf: {found.prefix}: {reference} would have no repository name")
-        located = Reference(host, repository, reference.tag, reference.digest)
-        return (endpoint(located, insecure=found.insecure),)
 
-    def _load(self) -> None:
-        paths = [next((path for path in self._files if path.is_file()), None)]
+    @property
+    def credential_helpers(self) -> tuple[str, ...]:
+        """Whom to ask for credentials, in order; `AUTH_FILES` stands for the auth files. Raises ConfigError."""
+        self._load()
+        return self._helpers or (AUTH_FILES,)
+
+    @property
+    def auth_helper(self) -> str:
+        """The program that podman hands credentials to for a layer store; empty: none. Raises ConfigError."""
+        self._load()
+        return self._auth_helper
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that count now, in the order in which they are read."""
+        first = next((path for path in self._files if path.is_file()), None)
+        paths = [] if first is None else [first]
         for directory in self._directories:
             try:
-                paths += sorted(path for path in directory.iterdir() if path.suffix == ".conf")
+                paths += sorted(path for path in directory.iterdir() if path.suffix == ".conf" and path.is_file())
             except OSError:
                 continue
-        signature = tuple((path, _signature(path)) for path in paths if path is not None)
+        return paths
+
+    def _load(self) -> None:
+        signature = tuple((path, _signature(path)) for path in self.files)
         if signature == self._signature:
             return
-        registries: dict[str, _Registry] = {}
+        registries: dict[str, Registry] = {}
+        helpers: tuple[str, ...] = ()
+        auth_helper = ""
         for path, status in signature:
-            if status is not None:
-                for registry in _parse(path):
-                    registries[registry.prefix] = registry
-        self._registries = tuple(registries.values())
+            said = load_registries_file(path) if status is not None else RegistriesFile((), None, "")
+            registries |= {registry.prefix: registry for registry in said.registries}
+            helpers = helpers if said.credential_helpers is None else said.credential_helpers
+            auth_helper = said.auth_helper or auth_helper
+        self._registries, self._helpers, self._auth_helper = tuple(registries.values()), helpers, auth_helper
         self._signature = signature
 
 
@@ -101,9 +100,24 @@ def default_places(environ: Mapping[str, str] | None = None) -> tuple[list[Path]
     user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config", "containers")
     system = Path("/etc/containers")
     files = [user / "registries.conf", system / "registries.conf"]
-    if explicit := environ.get("CONTAINERS_REGISTRIES_CONF"):
+    if explicit := environ.get("CONTAINERS_REGISTRIES_CONF") or environ.get("REGISTRIES_CONFIG_PATH"):
         files = [Path(explicit)]
     return files, [system / "registries.conf.d", user / "registries.conf.d"]
+
+
+def _rewritten(reference: Reference, registry: Registry, location: str) -> Reference:
+    """`reference` with `location` in place of what the prefix covers."""
+    if not location:
+        return reference
+    text = location + str(reference)[registry.match(str(reference)) :]
+    what = f"{registry.origin}: registry {registry.prefix!r}: {reference} would become {text!r}"
+    try:
+        located = Reference.parse(text)
+    except InvalidReferenceError:
+        raise ConfigError(f"{what}, which is no reference") from None
+    if located.host != text.partition("/")[0]:
+        raise ConfigError(f"{what}, which does not begin with the name of a host")
+    return located
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
@@ -112,48 +126,3 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _parse(path: Path) -> list[_Registry]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES)
-        document = tomllib.loads(data.decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    registries = [_registry(table, path) for table in _tables(document.get("registry", []), path)]
-    # Version 1 of the format, where lists of hosts stand.
-    old = document.get("registries")
-    if isinstance(old, dict):
-        for key in ("insecure", "block"):
-            table = old.get(key)
-            hosts = table.get("registries", []) if isinstance(table, dict) else []
-            registries += [
-                _Registry(host, host, insecure=key == "insecure", blocked=key == "block")
-                for host in hosts
-                if isinstance(host, str) and host
-            ]
-    return registries
-
-
-def _registry(table: Mapping[str, Any], path: Path) -> _Registry:
-    location, prefix = (_typed(table, key, "", path).rstrip("/") for key in ("location", "prefix"))
-    if not location and not prefix.startswith("*."):
-        raise ConfigError(f"{path}: registry {prefix!r}: wanted a location, got none")
-    insecure, blocked = (_typed(table, key, False, path) for key in ("insecure", "blocked"))
-    return _Registry(prefix or location, location, insecure, blocked)
-
-
-def _tables(value: object, path: Path) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-        raise ConfigError(f"{path}: registry: wanted [[registry]] tables")
-    return value
-
-
-def _typed(table: Mapping[str, Any], key: str, default: T, path: Path) -> T:
-    value = table.get(key, default)
-    if not isinstance(value, type(default)):
-        raise ConfigError(f"{path}: registry: {key}: wanted {type(default).__name__}, got {value!r:.100}")
-    return value

@@ -2,20 +2,18 @@
 
 import contextlib
 import logging
-import os
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Protocol
 
-import certifi
 import httpx
 import trio
 
-from .hosts import is_loopback
+from .causes import cause
 from .redirects import host_of
 from .retry import Timeouts
+from .routes import Route, Routes
 
 for _name in ("httpx", "httpcore"):
     # They log whole URLs and headers, which hold signatures and tokens.
@@ -82,6 +80,8 @@ class Reply:
         """Whether `url` is another than was asked for first."""
         self.first_byte_seconds = first_byte_seconds
         """From the sent request to the headers; without waiting for a connection."""
+        self.advice = ""
+        """After a refusal: what may help."""
         self.drained = b""
         """What `finish` found, at least the first 64 KiB of it."""
         self._response = response
@@ -134,14 +134,15 @@ class Reply:
 class Transport:
     """Sends requests; holds the connections."""
 
-    def __init__(self, timeouts: Timeouts, pool: PoolLimits) -> None:
+    def __init__(self, timeouts: Timeouts, pool: PoolLimits, routes: Routes | None = None) -> None:
         self._timeouts = timeouts
+        self._routes = routes or Routes()
         self._limits = httpx.Limits(
             max_connections=pool.connections,
             max_keepalive_connections=pool.idle_connections,
             keepalive_expiry=pool.idle_seconds,
         )
-        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+        self._clients: dict[Route, httpx.AsyncClient] = {}
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -156,16 +157,19 @@ class Transport:
         *,
         verified: bool,
         deadline: float,
+        registry: str = "",
         form: Mapping[str, str] | None = None,
         method: str | None = None,
         body: Body | None = None,
     ) -> Reply:
         """Send a request and wait for the reply's headers: GET, POST where there is a `form`, or `method`.
 
-        `verified`: whether a certificate must be valid. `deadline` is on trio's clock; a `body` moves it while
-        it is taken. Raises httpx.HTTPError, and what reading the body raises.
+        `verified`: whether a certificate must be valid. `registry`: in whose conversation (for its certificates).
+        `deadline` is on trio's clock; a `body` moves it while it is taken. Raises httpx.HTTPError with words that
+        say what to do, ConfigError, and what reading the body raises.
         """
-        client = self._client(url, verified)
+        route = self._routes.route(url, registry, verified=verified)
+        client = self._client(route)
         scope = trio.CancelScope(deadline=deadline)
         headers = {"Accept-Encoding": "identity", "User-Agent": "registry-storage", **headers}
         if body is not None:
@@ -193,43 +197,24 @@ class Transport:
                     received = trio.current_time()
 
             request.extensions["trace"] = trace
-            response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+            try:
+                response = await client.send(request, stream=True, auth=None, follow_redirects=False)
+            except httpx.HTTPError as error:
+                raise type(error)(cause(error, url, registry, route)) from error
         if scope.cancelled_caught:
             raise httpx.ReadTimeout("no answer in time")
         return Reply(response, url, received - sent, self._timeouts.stall_seconds)
 
-    def _client(self, url: httpx.URL, verified: bool) -> httpx.AsyncClient:
-        verified = verified and url.scheme == "https"
-        # As with Go's clients, HTTP_PROXY never applies to this machine itself.
-        proxied = not is_loopback(host_of(url))
-        client = self._clients.get((verified, proxied))
+    def _client(self, route: Route) -> httpx.AsyncClient:
+        client = self._clients.get(route)
         if client is None:
-            client = self._clients[verified, proxied] = httpx.AsyncClient(
-                verify=_ssl_context(verified),
+            proxy = route.proxy
+            client = self._clients[route] = httpx.AsyncClient(
+                verify=route.context,
+                proxy=None if proxy is None else httpx.Proxy(proxy.url, auth=proxy.authorization),
                 limits=self._limits,
-                trust_env=proxied,
+                trust_env=False,
                 follow_redirects=False,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
         return client
-
-
-def _ssl_context(verified: bool) -> ssl.SSLContext:
-    if not verified:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    context = ssl.create_default_context()  # the machine's authorities, SSL_CERT_FILE and SSL_CERT_DIR
-    paths = ssl.get_default_verify_paths()
-    if paths.cafile is None and not (paths.capath and os.listdir(paths.capath)):
-        context.load_verify_locations(certifi.where())
-    return context
-
-
-def explain(error: httpx.HTTPError) -> str:
-    """In words; httpx leaves those of TLS to what lies beneath."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    return str(error) or str(cause or "") or type(error).__name__
