@@ -17,6 +17,7 @@ from index_view cimport open_view
 from lane_content cimport BLOCKS, MISSING, read_content
 from lane_layer cimport *
 from lane_parking cimport *
+from lane_signals cimport was_killed
 from lane_table cimport Table, find_layer, free_table, make_table, publish
 
 cdef extern from "<poll.h>" nogil:
@@ -43,9 +44,17 @@ cdef extern from *:
     """
     const uint32_t STORE_BIT     # in the upper half of a node: a chain, which is the store's
 
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    const int CLOCK_MONOTONIC
+
 cdef enum:
     HEADER = 16                  # sizeof(fuse_out_header)
     REQUEST_BYTES = 64 << 10     # the largest request: we take no writes
+    LOOK_MS = 200                # how often to look whether a process that got a signal while it waited was killed
     MAX_TRIES = 4                # of a read whose chunks are taken away again before it comes to them
 
 cdef enum Ending:
@@ -199,18 +208,36 @@ cdef int64_t settle(State *state, const char *request, size_t size, bint first) 
     return result
 
 
-cdef void interrupt(State *state, uint64_t unique) noexcept nogil:
-    """Whoever waits for this request is gone, or wants to be: it ends, what it asked for goes on."""
-    cdef uint32_t number = find_parked(&state.parking, unique)
-    cdef Slot *slot
-    if number == NO_SLOT:
+cdef void end_if_killed(State *state, uint32_t number) noexcept nogil:
+    """A killed process need not wait for its bytes; what it asked for goes on."""
+    cdef Slot *slot = &state.parking.slots[number]
+    if not was_killed((<const fuse_in_header *>slot.request).pid):
         return
-    slot = &state.parking.slots[number]
-    send_reply(state.device, unique, -EINTR, state.reply)
+    send_reply(state.device, slot.unique, -EINTR, state.reply)
+    state.parking.signalled -= slot.signalled
+    slot.signalled = False
     if slot.state == SLOT_ASKED:
         slot.state = SLOT_INTERRUPTED
     else:
-        slot.unique = 0          # it is still in the queue; `answered` frees it
+        slot.unique = 0          # it is still in the queue; `take_answers` frees it
+
+
+cdef void interrupt(State *state, uint64_t unique) noexcept nogil:
+    """Whoever waits for this request got a signal."""
+    cdef uint32_t number = find_parked(&state.parking, unique)
+    if number == NO_SLOT or state.parking.slots[number].signalled:
+        return
+    state.parking.slots[number].signalled = True
+    state.parking.signalled += 1
+    end_if_killed(state, number)
+
+
+cdef void look_for_killed(State *state) noexcept nogil:
+    """The kernel tells of the first signal only: those who got one are looked after."""
+    cdef uint32_t i
+    for i in range(<uint32_t>SLOTS):
+        if state.parking.slots[i].signalled:
+            end_if_killed(state, i)
 
 
 cdef Ending forward(State *state) noexcept nogil:
@@ -335,10 +362,17 @@ cdef Ending take_back(State *state) noexcept nogil:
     return GO_ON if tell(&state.parking, state.python) else CLOSED
 
 
+cdef int64_t now_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+
+
 cdef Ending serve(State *state) noexcept nogil:
     cdef pollfd fds[5]
     cdef Ending ending = GO_ON
     cdef bint taken
+    cdef int64_t looked = 0
     fds[0].fd, fds[1].fd, fds[2].fd, fds[3].fd = state.device, state.libfuse, state.python, state.stop
     fds[4].fd = state.from_disk
     fds[3].events = fds[4].events = POLLIN
@@ -347,9 +381,12 @@ cdef Ending serve(State *state) noexcept nogil:
         fds[0].events = 0 if state.request_size or state.parking.free_slot == NO_SLOT else POLLIN
         fds[1].events = POLLIN | POLLOUT if state.request_size else POLLIN
         fds[2].events = POLLIN | POLLOUT if state.parking.first_waiting != NO_SLOT else POLLIN
-        if poll(fds, 5, -1) < 0:
+        if poll(fds, 5, LOOK_MS if state.parking.signalled else -1) < 0:
             ending = GO_ON if errno == EINTR else FAILED
             continue
+        if state.parking.signalled and now_ms() - looked >= LOOK_MS:
+            looked = now_ms()
+            look_for_killed(state)
         if fds[3].revents:
             return STOPPED
         if fds[1].revents & (POLLIN | POLLHUP | POLLERR):

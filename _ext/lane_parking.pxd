@@ -50,12 +50,14 @@ cdef struct Slot:
     uint32_t tries
     uint32_t next                # free list, or queue of those that wait to be told
     SlotState state
+    bint signalled               # whoever waits got a signal; perhaps one that kills
 
 cdef struct Parking:
     Slot *slots
     uint32_t free_slot
     uint32_t first_waiting
     uint32_t last_waiting
+    uint32_t signalled           # slots that are
 
 
 cdef inline bint make_parking(Parking *parking) noexcept:
@@ -100,7 +102,7 @@ cdef inline bint park(Parking *parking, const char *request, size_t size) noexce
         return False
     memcpy(slot.request, request, size)
     parking.free_slot = slot.next
-    slot.size, slot.tries = size, 0
+    slot.size, slot.tries, slot.signalled = size, 0, False
     slot.unique = (<const fuse_in_header *>request).unique
     queue_slot(parking, number)
     return True
@@ -110,6 +112,8 @@ cdef inline void free_slot(Parking *parking, uint32_t number) noexcept nogil:
     cdef Slot *slot = &parking.slots[number]
     free(slot.request)
     slot.request = NULL
+    parking.signalled -= slot.signalled
+    slot.signalled = False
     slot.state, slot.next = SLOT_FREE, parking.free_slot
     parking.free_slot = number
 

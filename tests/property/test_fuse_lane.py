@@ -5,6 +5,7 @@ import os
 import random
 import socket
 import struct
+import subprocess
 import threading
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_what_was_not_here_is_answered_after_python_brought_it() -> None:
         assert ends.ask(request(READ, FILE, read_body(0, 6000)))[16:] == CONTENT[:6000]
         ends.kernel.send(request(READ, FILE, read_body(5000, 4096), 9))
         slot, opcode, unique, node, offset, size, pid, tries = ends.question()
-        assert (opcode, unique, node, offset, size, pid, tries) == (READ, 9, FILE, 5000, 4096, 77, 0)
+        assert (opcode, unique, node, offset, size, pid, tries) == (READ, 9, FILE, 5000, 4096, 1, 0)
         state[64] |= 2
         ends.answer(slot, 9)
         assert ends.kernel.recv(CAPACITY)[16:] == CONTENT[5000:9096]
@@ -151,10 +152,12 @@ def test_a_content_file_that_was_cut_off_is_no_short_read() -> None:
         assert error_of(ends.kernel.recv(CAPACITY)) == errno.EIO
 
 
-def test_an_interrupted_read_ends_at_once_and_its_slot_is_used_again() -> None:
+def test_a_read_of_a_killed_process_ends_and_its_slot_is_used_again() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
     with Ends() as ends:
         ends.add_layer(7, small_index(), CONTENT, set())
-        ends.kernel.send(request(READ, FILE, read_body(0, 10), 3))
+        ends.kernel.send(request(READ, FILE, read_body(0, 10), 3, gone.pid))
         slot, *_ = ends.question()
         assert error_of(ends.ask(request(INTERRUPT, 0, struct.pack("<Q", 3), 4))) == errno.EINTR
         ends.answer(slot, 3)  # nobody waits for it any more
@@ -163,6 +166,25 @@ def test_an_interrupted_read_ends_at_once_and_its_slot_is_used_again() -> None:
         assert unique == 5
         ends.answer(again, 5, errno.EIO)
         assert OUT_HEADER.unpack(ends.kernel.recv(CAPACITY)) == (16, -errno.EIO, 5)
+
+
+def test_a_read_goes_on_after_a_signal_that_does_not_kill_and_ends_when_one_does() -> None:
+    """An error would be a bus error in whoever faulted on the page."""
+    waiting = subprocess.Popen(["sleep", "60"])
+    with Ends() as ends:
+        state = ends.add_layer(7, small_index(), CONTENT, set())
+        for unique in (3, 5):
+            ends.kernel.send(request(READ, FILE, read_body(0, 10), unique, waiting.pid))
+        slot, *_ = ends.question()
+        ends.question()
+        for unique in (3, 5):
+            ends.kernel.send(request(INTERRUPT, 0, struct.pack("<Q", unique), unique + 1))
+        state[64] |= 1
+        ends.answer(slot, 3)
+        assert ends.kernel.recv(CAPACITY)[16:] == CONTENT[:10]
+        waiting.kill()
+        waiting.wait()
+        assert OUT_HEADER.unpack(ends.kernel.recv(CAPACITY)) == (16, -errno.EINTR, 5)
 
 
 def test_many_reads_may_wait_at_the_same_time() -> None:

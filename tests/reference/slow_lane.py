@@ -17,9 +17,9 @@ DAY = 86400
 LOOKUP, GETATTR, READLINK, READ, GETXATTR, LISTXATTR, READDIR, READDIRPLUS = 1, 3, 5, 15, 22, 23, 28, 44
 
 
-def request(opcode: int, node: int, body: bytes = b"", unique: int = 2) -> bytes:
+def request(opcode: int, node: int, body: bytes = b"", unique: int = 2, pid: int = 1) -> bytes:
     """A request as the kernel writes it."""
-    return IN_HEADER.pack(IN_HEADER.size + len(body), opcode, unique, node, 0, 0, 77, 0, 0) + body
+    return IN_HEADER.pack(IN_HEADER.size + len(body), opcode, unique, node, 0, 0, pid, 0, 0) + body
 
 
 def read_body(offset: int, size: int) -> bytes:
