@@ -90,6 +90,7 @@ def running() -> Iterator[Debian13]:
         if (work := root / "work").exists():
             places.remove_tree(work)
         work.mkdir()
+        _mirror_own_path(root)
         stores = root / "stores"
         processes.run(["mount", "--bind", stores, stores])
         holder: subprocess.Popen[str] | None = None
@@ -123,6 +124,14 @@ def running() -> Iterator[Debian13]:
                 if holder.stdout is not None:
                     holder.stdout.close()
             _unmount_window()
+
+
+def _mirror_own_path(root: Path) -> None:
+    """Inside, the machine's path of the tree leads to the tree: absolute links made outside are right there too."""
+    link = root.joinpath(*root.parts[1:])
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to("/")
 
 
 def _only_child(pid: int) -> int:

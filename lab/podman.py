@@ -72,11 +72,19 @@ class Podman:
     """One private podman. `home` is a directory for it alone (in the second Debian's tree for `inside`)."""
 
     def __init__(
-        self, home: Path, registry_host: str, *, store: Path | None = None, inside: Debian13 | None = None
+        self,
+        home: Path,
+        registry_host: str,
+        *,
+        store: Path | None = None,
+        images: Path | None = None,
+        inside: Debian13 | None = None,
     ) -> None:
         self.home = home
         self.host = registry_host
         self.store = store
+        self.images = images
+        """An additional image store, in the second Debian's tree for `inside`."""
         self.inside = inside
         self.graph = home / "graph"
         home.mkdir(parents=True, exist_ok=True)
@@ -90,7 +98,8 @@ class Podman:
 
     def _write_configuration(self) -> None:
         there, run = self._there(self.home), self._there(self._run_root)
-        options = f'additionallayerstores = ["{self._there(self.store)}:ref"]' if self.store else ""
+        options = f'additionallayerstores = ["{self._there(self.store)}:ref"]\n' if self.store else ""
+        options += f'additionalimagestores = ["{self._there(self.images)}"]\n' if self.images else ""
         (self.home / "storage.conf").write_text(_STORAGE_CONF.format(home=there, run=run, options=options))
         (self.home / "containers.conf").write_text(_CONTAINERS_CONF.format(home=there))
         (self.home / "registries.conf").write_text(_REGISTRIES_CONF.format(host=self.host))
