@@ -4,12 +4,12 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lab import ours, places
+from lab import ours, places, processes
 from lab.registry import Registry
 
 _POOL_BYTES = 4 << 20
@@ -107,11 +107,10 @@ def _compressible(source: random.Random) -> bytes:
     return b"".join(parts)[:_POOL_BYTES]
 
 
-def _add_layer(blobs: Path, tree: Path) -> dict[str, object]:
+def _add_layer(blobs: Path, tree: Path) -> dict[str, Any]:
     """A plain tar of the tree as a blob; its descriptor."""
     temporary = blobs / "layer.tar"
-    words = ["tar", "--sort=name", "--format=posix", "--numeric-owner", "-cf", temporary, "-C", tree, "."]
-    subprocess.run(words, check=True)
+    processes.run(["tar", "--sort=name", "--format=posix", "--numeric-owner", "-cf", temporary, "-C", tree, "."])
     with temporary.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     size = temporary.stat().st_size
@@ -119,7 +118,7 @@ def _add_layer(blobs: Path, tree: Path) -> dict[str, object]:
     return _descriptor("application/vnd.oci.image.layer.v1.tar", digest, size)
 
 
-def _finish_layout(layout: Path, layers: list[dict[str, object]]) -> None:
+def _finish_layout(layout: Path, layers: list[dict[str, Any]]) -> None:
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -137,12 +136,12 @@ def _finish_layout(layout: Path, layers: list[dict[str, object]]) -> None:
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 
-def _add_document(layout: Path, media_type: str, document: dict[str, object]) -> dict[str, object]:
+def _add_document(layout: Path, media_type: str, document: dict[str, Any]) -> dict[str, Any]:
     data = json.dumps(document).encode()
     digest = hashlib.sha256(data).hexdigest()
     (layout / "blobs/sha256" / digest).write_bytes(data)
     return _descriptor(media_type, digest, len(data))
 
 
-def _descriptor(media_type: str, digest: str, size: int) -> dict[str, object]:
+def _descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size}
