@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 KERNEL_SOURCES := setup.py $(wildcard _ext/*.pyx _ext/*.pxd _ext/*.pxi _ext/*.h)
 
-.PHONY: help install build lint types unit lab interop test bench hellobench demo clean
+.PHONY: help install build lint types unit lab interop test bench hellobench serve-bench demo clean
 
 help:
 	@echo 'make test     install what is missing, build, lint, check types, run every test (root; first time: minutes)'
@@ -25,6 +25,7 @@ help:
 	echo 'make bench    the kernels beside json, zlib and zstandard'
 	echo 'make hellobench   cold starts of six images, by full pull and lazily, over three links (root; an hour)'
 	echo '              OPTIONS="--images redis --links 100m --samples 1" takes half a minute, once the images are made'
+	echo 'make serve-bench  reading what is here, beside ext4 and a file system in C (root); OPTIONS=--quick takes a minute'
 	echo 'make build    the virtual environment $(VENV) and the compiled modules in it'
 	echo 'make lint     ruff'
 	echo 'make types    mypy'
@@ -85,6 +86,10 @@ bench: build
 
 hellobench: build
 	@$(BIN)/python -m benchmarks.hellobench $(OPTIONS)
+
+serve-bench: build
+	@$(PYTHON) -m lab.install benchmarks/packages.txt
+	$(BIN)/python -m benchmarks.serve $(OPTIONS)
 
 demo: build
 	@$(BIN)/python -m benchmarks.demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')

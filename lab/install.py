@@ -1,20 +1,21 @@
-"""Installs the Debian packages that are missing: `python3 -m lab.install`."""
+"""Installs the Debian packages that are missing: `python3 -m lab.install [LIST]`; the list is packages.txt here."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-
-def needed() -> list[str]:
-    """The packages of packages.txt."""
-    text = Path(__file__).with_name("packages.txt").read_text()
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+OWN_LIST = Path(__file__).with_name("packages.txt")
 
 
-def missing() -> list[str]:
+def needed(file: Path) -> list[str]:
+    """The packages that the list names, one a line."""
+    return [line.strip() for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
+
+
+def missing(file: Path = OWN_LIST) -> list[str]:
     """Those that are not installed, in the order of the list."""
-    packages = needed()
+    packages = needed(file)
     said = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages],
         capture_output=True,
@@ -26,7 +27,7 @@ def missing() -> list[str]:
 
 
 def main() -> int:
-    packages = missing()
+    packages = missing(*(Path(word) for word in sys.argv[1:2]))
     if not packages:
         return 0
     if os.geteuid() != 0:

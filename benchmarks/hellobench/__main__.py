@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.hellobench import plan, reads, report
 from benchmarks.hellobench.sample import Bench
-from benchmarks.hellobench.store import OURS
+from benchmarks.store import OURS
 from lab import chroot, images, make, places, processes
 from lab.link import Link
 from lab.registry import Registry

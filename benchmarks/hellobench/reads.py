@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.hellobench.plan import Mode
 from benchmarks.hellobench.sample import run_until_ready
-from benchmarks.hellobench.store import OURS, Store
+from benchmarks.store import OURS, Store
 from lab.podman import Podman
 from lab.workloads import Workload
 from registry_storage.toc.index import TocIndex

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.hellobench.plan import Step
-from benchmarks.hellobench.store import Store, Usage
+from benchmarks.store import Store, Usage
 from lab.chroot import Debian13
 from lab.link import Link
 from lab.podman import Podman

@@ -1,8 +1,10 @@
 """The store under test: any program that serves an additional layer store at a mount point."""
 
+import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -80,21 +82,38 @@ class Store:
 def usage_of_session(session: int) -> Usage:
     """Of all living processes of a session, and of their children that have been waited for."""
     ticks = peak = 0
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (directory / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) != session:
-                continue
-            ticks += sum(int(field) for field in fields[11:15])
-            peak += peak_memory(int(directory.name))
-        except (OSError, ValueError):  # it has just ended
-            continue
+    for pid in _processes_of_session(session):
+        with contextlib.suppress(OSError, IndexError):  # it has just ended
+            ticks += sum(int(field) for field in _statistics(pid)[11:15])
+            peak += memory(pid, "VmHWM")
     return Usage(ticks / _TICKS_PER_SECOND, peak)
 
 
-def peak_memory(pid: int) -> int:
-    """Bytes of the largest resident memory that a process has had."""
+def threads_of_session(session: int) -> list[int]:
+    """The ids of all threads of all processes of a session."""
+    found: list[int] = []
+    for pid in _processes_of_session(session):
+        with contextlib.suppress(OSError):
+            found += [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    return found
+
+
+def memory(pid: int, what: str) -> int:
+    """Bytes of a process's memory, by the name of a line of proc_pid_status(5)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def _processes_of_session(session: int) -> Iterator[int]:
+    for directory in Path("/proc").glob("[0-9]*"):
+        pid = int(directory.name)
+        with contextlib.suppress(OSError, IndexError):
+            if int(_statistics(pid)[3]) == session:
+                yield pid
+
+
+def _statistics(pid: int) -> list[str]:
+    """The fields of proc_pid_stat(5) after the name, from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
