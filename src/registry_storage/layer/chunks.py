@@ -1,7 +1,7 @@
 """Brings missing chunks into a layer's content: one fetch for all readers, ranges merged by cost."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -99,11 +99,14 @@ class ChunkFetcher:
         next call tries again, and so does this one when what failed had begun before it came.
         """
         joined = any(number in self._pending for number in range(first, end))
+        waits = self._start(range(first, end), urgent=True)
         try:
-            await _all(self._start(range(first, end), urgent=True))
+            await _all(waits)
         except (RegistryStorageError, OSError):
             if not joined:
                 raise
+            for pending in waits:  # or the second try would join what is left of the first
+                await pending.done.wait()
             await _all(self._start(range(first, end), urgent=True))
 
     async def fill(self, numbers: Iterable[int]) -> None:
@@ -114,27 +117,27 @@ class ChunkFetcher:
         await _all(self._start(numbers, urgent=False))
 
     def _start(self, numbers: Iterable[int], *, urgent: bool) -> list[_Pending]:
-        waits, mine = [], []
+        waits: list[_Pending] = []
+        mine: dict[int, _Pending] = {}
         for number in numbers:
             if self._content.is_ready(number):
                 continue
             pending = self._pending.get(number)
             if pending is None:
-                pending = self._pending[number] = _Pending()
-                mine.append(number)
+                pending = mine[number] = self._pending[number] = _Pending()
             waits.append(pending)
         if mine:
             self._nursery.start_soon(self._bring, mine, urgent)
         return waits
 
-    async def _bring(self, numbers: list[int], urgent: bool) -> None:
-        """Make `numbers` ready, whatever it takes; each pending chunk ends with success or an error."""
+    async def _bring(self, mine: dict[int, _Pending], urgent: bool) -> None:
+        """Make the chunks that are `mine` ready, whatever it takes; each ends with success or an error."""
         try:
-            missing = await self._recheck([self._chunk(number) for number in numbers])
+            missing = await self._recheck([self._chunk(number) for number in mine])
             if urgent and missing:
                 neighbours = self._read_around(missing)
                 missing += neighbours
-                numbers += [chunk.number for chunk in neighbours]
+                mine |= {chunk.number: self._pending[chunk.number] for chunk in neighbours}
             ranges = self._ranges(missing, MAX_RANGE_BYTES if urgent else MAX_AHEAD_BYTES)
             if not urgent:
                 await self._fetch_in_turn(ranges)
@@ -145,11 +148,15 @@ class ChunkFetcher:
                         nursery.start_soon(self._fetch_within_budget, pieces)
         except OSError as error:
             _log.error("layer %s: the cache cannot be written: %s", self._name, error.strerror)
-            self._finish(numbers, error)
+            self._give_up(mine, error)
         except Exception:
             _log.exception("layer %s: fetching chunks failed", self._name)
         finally:
-            self._finish(numbers, RegistryStorageError(f"layer {self._name}: interrupted"))
+            self._give_up(mine, RegistryStorageError(f"layer {self._name}: interrupted"))
+
+    def _give_up(self, mine: Mapping[int, _Pending], error: Exception) -> None:
+        """End what is not ended yet; a chunk that failed before may already be on its way again, for another reader."""
+        self._finish([number for number, pending in mine.items() if not pending.done.is_set()], error)
 
     def _chunk(self, number: int) -> Chunk:
         """A chunk, with no more of the blob than its compressed bytes can possibly take.
@@ -335,5 +342,3 @@ async def _all(waits: Iterable[_Pending]) -> None:
         await pending.done.wait()
         if pending.error is not None:
             raise pending.error
-
-

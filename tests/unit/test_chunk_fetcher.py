@@ -1,0 +1,164 @@
+"""Readers that share a fetch, and a fetch that fails, do not harm those who come after."""
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from registry_storage.cache.content import Content
+from registry_storage.errors import RegistryStorageError
+from registry_storage.formats.detect import detect
+from registry_storage.layer.activity import Activity
+from registry_storage.layer.chunks import ChunkFetcher
+from registry_storage.layer.memory import MemoryBudget
+from registry_storage.layer.source import BlobSource
+from registry_storage.registry.hosts import LinkEstimate
+from registry_storage.toc.index import TocIndex, build_index
+from tests.fakes.images import File, build_layer
+
+DATA = os.urandom(2000)
+LAYER = build_layer([File("file", DATA, chunk_size=1000)])
+(FIRST, _), (SECOND, _) = LAYER.places["file"]
+END = LAYER.toc_offset
+"""What an index knows of the end of the last piece."""
+
+
+class Transfer:
+    """A range that is asked for; the test says when its bytes arrive, and which are wrong."""
+
+    def __init__(self, offset: int, size: int) -> None:
+        self._offset, self._end = offset, offset + size
+        self._send, self._receive = trio.open_memory_channel[bytes](10)
+
+    def arrive(self, end: int, *wrong: int) -> None:
+        """What comes next, up to `end` of the blob."""
+        data = bytearray(LAYER.blob[self._offset : end])
+        for place in wrong:
+            data[place - self._offset] ^= 1
+        self._offset = end
+        self._send.send_nowait(bytes(data))
+        if end == self._end:
+            self._send.close()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        async for piece in self._receive:
+            yield piece
+
+
+class ScriptedSource:
+    """Stands for a `BlobSource`."""
+
+    link = LinkEstimate()
+
+    def __init__(self) -> None:
+        self.transfers: list[Transfer] = []
+
+    async def stream(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
+        self.transfers.append(Transfer(offset, size))
+        async with aclosing(self.transfers[-1].pieces()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def transfer(self, number: int) -> Transfer:
+        """Wait for it to be asked for."""
+        await until(lambda: len(self.transfers) > number)
+        return self.transfers[number]
+
+
+class Reader:
+    """Someone who needs chunks."""
+
+    outcome: str | None = None
+
+    async def read(self, fetcher: ChunkFetcher, first: int, end: int) -> None:
+        try:
+            await fetcher.ensure(first, end)
+        except RegistryStorageError as error:
+            self.outcome = str(error)
+        else:
+            self.outcome = "read"
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Worker threads are at work."""
+    with trio.fail_after(20):
+        while not holds():
+            await trio.sleep(0.001)
+
+
+@pytest.fixture
+def source() -> ScriptedSource:
+    return ScriptedSource()
+
+
+@pytest.fixture
+def fetcher(tmp_path: Path, nursery: trio.Nursery, source: ScriptedSource) -> ChunkFetcher:
+    lazy = detect(LAYER.descriptor)
+    assert lazy.toc is not None
+    toc = lazy.format.open_toc(LAYER.blob[lazy.toc.offset :], lazy.toc, LAYER.toc_digest)
+    index = TocIndex(build_index(toc, blob_size=len(LAYER.blob), toc_offset=lazy.toc.offset))
+    content = Content(tmp_path, size=index.content_size, chunk_count=index.chunk_count)
+    return ChunkFetcher(
+        "layer", lazy.format, index, content, cast("BlobSource", source),
+        Activity(), nursery, trio.CapacityLimiter(1), MemoryBudget(1 << 20),
+    )  # fmt: skip
+
+
+async def test_the_end_of_a_fetch_leaves_alone_a_chunk_that_is_on_its_way_again(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    first, again = Reader(), Reader()
+    nursery.start_soon(first.read, fetcher, 0, 1)
+    old = await source.transfer(0)  # of both chunks: the second is fetched around the first
+    old.arrive(SECOND, FIRST + 20)
+    await until(lambda: first.outcome is not None)
+    assert "chunk 0" in str(first.outcome)
+
+    nursery.start_soon(again.read, fetcher, 0, 1)
+    new = await source.transfer(1)
+    old.arrive(END)
+    with trio.fail_after(20):
+        await fetcher.ensure(1, 2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert again.outcome is None
+    new.arrive(SECOND)
+    await until(lambda: again.outcome is not None)
+    assert again.outcome == "read"
+
+
+async def test_who_joined_a_fetch_that_fails_in_several_places_asks_for_all_of_them_again(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    first, joined = Reader(), Reader()
+    nursery.start_soon(first.read, fetcher, 0, 2)
+    old = await source.transfer(0)
+    nursery.start_soon(joined.read, fetcher, 0, 2)
+    await trio.testing.wait_all_tasks_blocked()
+    old.arrive(SECOND, FIRST + 20)
+    await until(lambda: first.outcome is not None)
+    old.arrive(END, SECOND + 20)
+
+    new = await source.transfer(1)
+    new.arrive(END)
+    await until(lambda: joined.outcome is not None)
+    assert joined.outcome == "read"
+    assert len(source.transfers) == 2
+
+
+async def test_nothing_is_remembered_of_a_failure(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    first, again = Reader(), Reader()
+    nursery.start_soon(first.read, fetcher, 0, 2)
+    (await source.transfer(0)).arrive(END, FIRST + 20)
+    await until(lambda: first.outcome is not None)
+    assert "chunk 0" in str(first.outcome)
+    nursery.start_soon(again.read, fetcher, 0, 2)
+    (await source.transfer(1)).arrive(SECOND)  # the second chunk was right
+    await until(lambda: again.outcome is not None)
+    assert again.outcome == "read"
