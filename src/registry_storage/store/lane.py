@@ -37,9 +37,9 @@ _DISK_THREADS = 2
 
 LONG_SECONDS = 1.0
 """A read that failed sooner is simply tried again."""
-SECOND_TRY_SECONDS = 0.02
+SECOND_TRY_SECONDS = 1.0
 """The kernel reads ahead; where that fails, it asks at once for the one page that is needed, which is not worth
-another long wait. A program that tries again asks for more than that page."""
+another long wait. It does so once: whoever asks after that is a program that tries again."""
 PAGE_BYTES = 4096
 MAX_FAILURES = 256
 
@@ -168,7 +168,7 @@ class Lane:
                 length = await layer.bring(inode, offset, size, again=again)
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
             now = trio.current_time()
-            if now - started >= LONG_SECONDS:
+            if now - started >= LONG_SECONDS and size > PAGE_BYTES:
                 if len(self._failures) >= MAX_FAILURES:
                     self._failures.clear()
                 self._failures[node, pid] = _Failure(offset, size, now + SECOND_TRY_SECONDS)
