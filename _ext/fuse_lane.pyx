@@ -19,18 +19,12 @@ from lane_layer cimport *
 from lane_parking cimport *
 from lane_signals cimport was_killed
 from lane_table cimport Table, find_layer, free_table, make_table, publish
-
-cdef extern from "<poll.h>" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long count, int timeout)
-    const short POLLIN, POLLOUT, POLLERR, POLLHUP
+from lane_watch cimport *
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int fd, void *buffer, size_t size)
     ssize_t write(int fd, const void *buffer, size_t size)
+    int close(int fd)
 
 cdef extern from "<sys/statvfs.h>" nogil:
     struct statvfs_t "statvfs":
@@ -63,6 +57,14 @@ cdef enum Ending:
     STOPPED
     CLOSED
     FAILED
+
+cdef enum:                       # what is waited for
+    STOP
+    DEVICE
+    LIBFUSE
+    PYTHON
+    DISK
+    EVENTS
 
 cdef struct Job:                 # a read that must wait for the disk
     Layer *layer
@@ -155,24 +157,6 @@ cdef int64_t answer(State *state, Layer *layer, const char *request, size_t size
         layer, inode, body + fixed, length - fixed, (<const fuse_getxattr_in *>body).size, out, room)
 
 
-cdef bint asks_index(uint32_t opcode) noexcept nogil:
-    """An operation that a layer answers."""
-    return (
-        opcode == FUSE_LOOKUP or opcode == FUSE_GETATTR or opcode == FUSE_READ or opcode == FUSE_READDIRPLUS
-        or opcode == FUSE_READLINK or opcode == FUSE_GETXATTR or opcode == FUSE_LISTXATTR or opcode == FUSE_READDIR
-    )
-
-
-cdef bint would_change(uint32_t opcode) noexcept nogil:
-    """An operation that changes something, which a layer refuses."""
-    return (
-        opcode == FUSE_SETATTR or opcode == FUSE_SYMLINK or opcode == FUSE_MKNOD or opcode == FUSE_MKDIR
-        or opcode == FUSE_UNLINK or opcode == FUSE_RMDIR or opcode == FUSE_RENAME or opcode == FUSE_RENAME2
-        or opcode == FUSE_LINK or opcode == FUSE_WRITE or opcode == FUSE_SETXATTR or opcode == FUSE_REMOVEXATTR
-        or opcode == FUSE_CREATE or opcode == FUSE_FALLOCATE
-    )
-
-
 cdef bint send_to_disk(State *state, Layer *layer, const char *request) noexcept nogil:
     """Leave a read to a thread that may wait; False: they have enough to do."""
     cdef const fuse_in_header *header = <const fuse_in_header *>request
@@ -249,15 +233,13 @@ cdef Ending forward(State *state) noexcept nogil:
     return GO_ON
 
 
-cdef Ending take_request(State *state, bint *taken) noexcept nogil:
+cdef Ending take_request(State *state) noexcept nogil:
     """One request of the kernel, if there is one."""
     cdef ssize_t got = read(state.device, state.request, REQUEST_BYTES)
     cdef fuse_in_header *header = <fuse_in_header *>state.request
     cdef fuse_read_in *read_in = <fuse_read_in *>(state.request + sizeof(fuse_in_header))
     cdef uint32_t opcode, above
-    taken[0] = True
     if got < 0:
-        taken[0] = False
         if errno == EAGAIN or errno == EINTR or errno == ENOENT:  # ENOENT: the request was interrupted
             return GO_ON
         return UNMOUNTED if errno == ENODEV else FAILED
@@ -368,41 +350,71 @@ cdef int64_t now_ms() noexcept nogil:
     return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
 
 
-cdef Ending serve(State *state) noexcept nogil:
-    cdef pollfd fds[5]
+cdef bint watch_all(Watcher *watcher, const State *state) noexcept nogil:
+    cdef bint full = state.request_size != 0
+    # A request that libfuse has no room for, or more waiting ones than we can keep: the others wait in the kernel.
+    cdef bint takes = not full and state.parking.free_slot != NO_SLOT
+    cdef bint telling = state.parking.first_waiting != NO_SLOT
+    return (
+        watch(watcher, DEVICE, state.device, EPOLLIN if takes else 0)
+        and watch(watcher, LIBFUSE, state.libfuse, EPOLLIN | EPOLLOUT if full else EPOLLIN)
+        and watch(watcher, PYTHON, state.python, EPOLLIN | EPOLLOUT if telling else EPOLLIN)
+    )
+
+
+cdef Ending handle(State *state, uint32_t number, uint32_t events) noexcept nogil:
+    """What happened at one descriptor."""
     cdef Ending ending = GO_ON
-    cdef bint taken
+    if number == STOP:
+        return STOPPED
+    if number == DEVICE:
+        return UNMOUNTED if events & EPOLLERR else take_request(state)
+    if number == DISK:
+        return take_back(state)
+    if number == LIBFUSE:
+        if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            ending = carry_replies(state)
+        if ending == GO_ON and events & EPOLLOUT and state.request_size:
+            ending = forward(state)
+        return ending
+    if events & (EPOLLIN | EPOLLHUP | EPOLLERR):
+        ending = take_answers(state)
+    if ending == GO_ON and events & EPOLLOUT and not tell(&state.parking, state.python):
+        ending = CLOSED
+    return ending
+
+
+cdef Ending serve(State *state) noexcept nogil:
+    cdef Watcher watcher
+    cdef epoll_event happened[EVENTS]
+    cdef Ending ending = GO_ON
     cdef int64_t looked = 0
-    fds[0].fd, fds[1].fd, fds[2].fd, fds[3].fd = state.device, state.libfuse, state.python, state.stop
-    fds[4].fd = state.from_disk
-    fds[3].events = fds[4].events = POLLIN
+    cdef int count, i
+    memset(&watcher, 0, sizeof(watcher))
+    watcher.epoll = epoll_create1(EPOLL_CLOEXEC)
+    if watcher.epoll < 0:
+        return FAILED
+    if not watch(&watcher, STOP, state.stop, EPOLLIN) or not watch(&watcher, DISK, state.from_disk, EPOLLIN):
+        ending = FAILED
     while ending == GO_ON:
-        # A request that libfuse has no room for, or more waiting ones than we can keep: the others wait in the kernel.
-        fds[0].events = 0 if state.request_size or state.parking.free_slot == NO_SLOT else POLLIN
-        fds[1].events = POLLIN | POLLOUT if state.request_size else POLLIN
-        fds[2].events = POLLIN | POLLOUT if state.parking.first_waiting != NO_SLOT else POLLIN
-        if poll(fds, 5, LOOK_MS if state.parking.signalled else -1) < 0:
+        if not watch_all(&watcher, state):
+            ending = FAILED
+            continue
+        count = epoll_wait(watcher.epoll, happened, EVENTS, LOOK_MS if state.parking.signalled else -1)
+        if count < 0:
             ending = GO_ON if errno == EINTR else FAILED
             continue
         if state.parking.signalled and now_ms() - looked >= LOOK_MS:
             looked = now_ms()
             look_for_killed(state)
-        if fds[3].revents:
-            return STOPPED
-        if fds[1].revents & (POLLIN | POLLHUP | POLLERR):
-            ending = carry_replies(state)
-        if ending == GO_ON and fds[1].revents & POLLOUT and state.request_size:
-            ending = forward(state)
-        if ending == GO_ON and fds[2].revents & (POLLIN | POLLHUP | POLLERR):
-            ending = take_answers(state)
-        if ending == GO_ON and fds[2].revents & POLLOUT and not tell(&state.parking, state.python):
-            ending = CLOSED
-        if ending == GO_ON and fds[4].revents:
-            ending = take_back(state)
-        if ending == GO_ON and fds[0].revents & POLLERR:
-            ending = UNMOUNTED
-        if ending == GO_ON and fds[0].revents & POLLIN and not state.request_size:
-            ending = take_request(state, &taken)
+        for i in range(count):
+            # One that was full before the others were looked at stays for the next turn.
+            if happened[i].data.u32 == DEVICE and (state.request_size or state.parking.free_slot == NO_SLOT):
+                continue
+            ending = handle(state, happened[i].data.u32, happened[i].events)
+            if ending != GO_ON:
+                break
+    close(watcher.epoll)
     return ending
 
 

@@ -87,3 +87,21 @@ cdef extern from "<linux/fuse.h>" nogil:
     struct fuse_direntplus:
         fuse_entry_out entry_out
         fuse_dirent dirent
+
+
+cdef inline bint asks_index(uint32_t opcode) noexcept nogil:
+    """An operation that a layer answers."""
+    return (
+        opcode == FUSE_LOOKUP or opcode == FUSE_GETATTR or opcode == FUSE_READ or opcode == FUSE_READDIRPLUS
+        or opcode == FUSE_READLINK or opcode == FUSE_GETXATTR or opcode == FUSE_LISTXATTR or opcode == FUSE_READDIR
+    )
+
+
+cdef inline bint would_change(uint32_t opcode) noexcept nogil:
+    """An operation that changes something, which a layer refuses."""
+    return (
+        opcode == FUSE_SETATTR or opcode == FUSE_SYMLINK or opcode == FUSE_MKNOD or opcode == FUSE_MKDIR
+        or opcode == FUSE_UNLINK or opcode == FUSE_RMDIR or opcode == FUSE_RENAME or opcode == FUSE_RENAME2
+        or opcode == FUSE_LINK or opcode == FUSE_WRITE or opcode == FUSE_SETXATTR or opcode == FUSE_REMOVEXATTR
+        or opcode == FUSE_CREATE or opcode == FUSE_FALLOCATE
+    )
