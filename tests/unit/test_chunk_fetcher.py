@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from registry_storage.cache.content import Content
+from registry_storage.cache.content import Content, state_bytes
 from registry_storage.errors import RegistryStorageError
 from registry_storage.formats.detect import detect
 from registry_storage.layer.activity import Activity
@@ -102,7 +102,8 @@ def fetcher(tmp_path: Path, nursery: trio.Nursery, source: ScriptedSource) -> Ch
     assert lazy.toc is not None
     toc = lazy.format.open_toc(LAYER.blob[lazy.toc.offset :], lazy.toc, LAYER.toc_digest)
     index = TocIndex(build_index(toc, blob_size=len(LAYER.blob), toc_offset=lazy.toc.offset))
-    content = Content(tmp_path, size=index.content_size, chunk_count=index.chunk_count)
+    state = memoryview(bytearray(state_bytes(index.chunk_count)))
+    content = Content(tmp_path, size=index.content_size, chunk_count=index.chunk_count, state=state)
     return ChunkFetcher(
         "layer", lazy.format, index, content, cast("BlobSource", source),
         Activity(), nursery, trio.CapacityLimiter(1), MemoryBudget(1 << 20),

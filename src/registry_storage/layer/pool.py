@@ -8,10 +8,11 @@ from typing import TypeVar
 
 import trio
 
-from ..cache.content import Content
+from ..cache.content import Content, state_bytes
 from ..cache.documents import Documents
 from ..cache.ledger import Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
+from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
 from ..errors import FormatError, NoSuchNodeError, NotFoundError, RegistryStorageError, UnavailableError
@@ -52,10 +53,12 @@ class Pool:
         prefetch: bool,
         background_fetch: bool,
         lookup_timeout_seconds: float,
+        shared_state: SharedState,
         opened: Callable[[int, Layer], None],
     ) -> None:
         """`opened` is told the layer number of each link whose layer was opened, and the layer."""
         self._opened = opened
+        self._shared_state = shared_state
         self._root = root
         self._ledger = ledger
         self._registry = registry
@@ -243,7 +246,8 @@ class Pool:
                     "seconds": round(trio.current_time() - started, 3),
                 },
             )
-        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
+        state = self._shared_state.region(key, state_bytes(index.chunk_count))
+        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count, state=state)
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,
