@@ -1,5 +1,7 @@
 """A range that arrives in any pieces is handed out whole, once, in order."""
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +27,9 @@ def chunk_lists(draw: st.DrawFn) -> list[Chunk]:
 
 
 @given(chunk_lists(), st.lists(st.integers(1, 50), min_size=1), st.randoms(use_true_random=False))
-def test_every_chunk_is_handed_out_once_with_the_bytes_of_its_piece(chunks, sizes, random) -> None:
+def test_every_chunk_is_handed_out_once_with_the_bytes_of_its_piece(
+    chunks: list[Chunk], sizes: list[int], random: Random
+) -> None:
     pieces = pieces_of(chunks)
     arrival = Arrival(pieces)
     blob = bytes((7 * at) % 251 for at in range(arrival.offset + arrival.size))
@@ -64,7 +68,9 @@ def _check_batch(arrival: Arrival, blob: bytes) -> list[Chunk]:
 
 
 @given(chunk_lists(), st.integers(0, 40), st.integers(1, 200))
-def test_ranges_hold_every_piece_and_need_no_more_memory_than_everything(chunks, gap, limit) -> None:
+def test_ranges_hold_every_piece_and_need_no_more_memory_than_everything(
+    chunks: list[Chunk], gap: int, limit: int
+) -> None:
     ranges = ranges_of(chunks, gap, limit)
     assert [c for pieces in ranges for p in pieces for c in p.chunks] == [
         c for p in pieces_of(chunks) for c in p.chunks

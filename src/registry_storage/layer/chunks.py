@@ -1,5 +1,6 @@
 """Brings missing chunks into a layer's content: one fetch for all readers, ranges merged by cost."""
 
+import enum
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -12,7 +13,7 @@ from ..formats.base import LayerFormat
 from ..formats.verified import decode_chunks, verify_chunk
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
-from .activity import Activity
+from .activity import Activity, GaveWayError
 from .ahead import ReadAhead, Window, reach_bytes
 from .memory import MemoryBudget
 from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
@@ -29,14 +30,26 @@ URGENT_GAP_BYTES = 16 << 10
 RECHECK_BYTES = 8 << 20
 
 
+class _For(enum.Enum):
+    """For whom chunks are fetched."""
+
+    READER = enum.auto()
+    """Who waits."""
+    LATER_READERS = enum.auto()
+    """Who wait for their turn when they come meanwhile."""
+    NOBODY = enum.auto()
+    """It gives way to everybody."""
+
+
 class _Pending:
     """A chunk on its way."""
 
-    __slots__ = ("done", "error", "window")
+    __slots__ = ("done", "error", "whom", "window")
 
-    def __init__(self, window: Window | None = None) -> None:
+    def __init__(self, whom: _For, window: Window | None = None) -> None:
         self.done = trio.Event()
         self.error: Exception | None = None
+        self.whom = whom
         self.window = window
         """What it was brought along with."""
 
@@ -75,7 +88,7 @@ class ChunkFetcher:
         next call tries again, and so does this one when what failed had begun before it came.
         """
         joined = any(number in self._pending for number in range(first, end))
-        waits = self._start(range(first, end), urgent=True)
+        waits = self._start(range(first, end), _For.READER)
         try:
             await _all(waits)
         except (RegistryStorageError, OSError):
@@ -83,16 +96,17 @@ class ChunkFetcher:
                 raise
             for pending in waits:  # or the second try would join what is left of the first
                 await pending.done.wait()
-            await _all(self._start(range(first, end), urgent=True))
+            await _all(self._start(range(first, end), _For.READER))
 
-    async def fill(self, numbers: Iterable[int]) -> None:
+    async def fill(self, numbers: Iterable[int], *, giving_way: bool = False) -> None:
         """The same for work that nobody waits for: exactly these chunks, one range after the other.
 
-        A reader that comes for one of them waits for its turn instead of asking once more.
+        A reader that comes for one of them waits for its turn instead of asking once more. With `giving_way`
+        everything ends with GaveWayError when a reader comes, whatever it is for.
         """
-        await _all(self._start(numbers, urgent=False))
+        await _all(self._start(numbers, _For.NOBODY if giving_way else _For.LATER_READERS))
 
-    def _start(self, numbers: Iterable[int], *, urgent: bool) -> list[_Pending]:
+    def _start(self, numbers: Iterable[int], whom: _For) -> list[_Pending]:
         waits: list[_Pending] = []
         mine: dict[int, _Pending] = {}
         for number in numbers:
@@ -100,31 +114,41 @@ class ChunkFetcher:
                 continue
             pending = self._pending.get(number)
             if pending is None:
-                pending = mine[number] = self._pending[number] = _Pending()
-            elif urgent and pending.window is not None:
-                self._follow(pending.window)
+                pending = mine[number] = self._pending[number] = _Pending(whom)
+            elif whom is _For.READER:
+                self._join(pending)
             waits.append(pending)
         if mine:
-            self._nursery.start_soon(self._bring, mine, urgent)
+            self._nursery.start_soon(self._bring, mine, whom)
         return waits
 
-    def _follow(self, window: Window) -> None:
-        """A reader that goes straight on has come up with what is on its way: let more follow before it must wait."""
-        if window.growth > 1 and not window.followed and self._is_absent(window.next):
-            window.followed = True
-            self._start([window.next], urgent=True)
+    def _join(self, pending: _Pending) -> None:
+        """A reader has come up with what is on its way."""
+        window = pending.window
+        if pending.whom is _For.NOBODY:
+            self._activity.interrupt()  # it may be far behind in its range; the reader asks anew
+        elif window is not None and window.growth > 1 and not window.followed and self._is_absent(window.next):
+            window.followed = True  # before the reader must wait for it
+            self._start([window.next], _For.READER)
 
-    async def _bring(self, mine: dict[int, _Pending], urgent: bool) -> None:
+    async def _bring(self, mine: dict[int, _Pending], whom: _For) -> None:
         """Make the chunks that are `mine` ready, whatever it takes; each ends with success or an error."""
         try:
             missing = await self._recheck([self._chunk(number) for number in mine])
-            if not urgent:
-                await self._fetch_in_turn(
-                    ranges_of(missing, reach_bytes(self._source.link), MAX_AHEAD_BYTES) if missing else []
-                )
-            elif missing:
+            if not missing:
+                return
+            if whom is _For.READER:
                 with self._activity.reading():
                     await self._fetch_around(missing, mine)
+                return
+            ranges = ranges_of(missing, reach_bytes(self._source.link), MAX_AHEAD_BYTES)
+            if whom is _For.LATER_READERS:
+                await self._fetch_in_turn(ranges)
+                return
+            with self._activity.giving_way():
+                await self._fetch_in_turn(ranges)
+        except GaveWayError as error:
+            self._give_up(mine, error)
         except OSError as error:
             _log.error("layer %s: the cache cannot be written: %s", self._name, error.strerror)
             self._give_up(mine, error)
@@ -155,7 +179,7 @@ class ChunkFetcher:
     def _take(self, chunks: Iterable[Chunk], mine: dict[int, _Pending], window: Window | None = None) -> None:
         """Make absent chunks `mine`."""
         for chunk in chunks:
-            mine[chunk.number] = self._pending[chunk.number] = _Pending(window)
+            mine[chunk.number] = self._pending[chunk.number] = _Pending(_For.READER, window)
 
     def _is_absent(self, number: int) -> bool:
         """Neither here nor on its way."""
@@ -214,7 +238,7 @@ class ChunkFetcher:
     async def _fetch_in_turn(self, ranges: Sequence[list[Piece]]) -> None:
         """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""
         for position, pieces in enumerate(ranges):
-            await self._activity.quiet(0)
+            await self._activity.no_reader()
             error = await self._fetch_within_budget(pieces)
             if error is not None:
                 rest = (chunk.number for later in ranges[position + 1 :] for piece in later for chunk in piece.chunks)
