@@ -19,7 +19,7 @@ FLOORS = {
 
 NEIGHBOURS_APART = [("cache", "registry"), ("cache", "control"), ("registry", "control"), ("store", "convert"), ("store", "images"), ("convert", "images")]
 ONLY_IN = {
-    "h11": {"control/server.py"},
+    "h11": {"control/server.py", "registry/wire.py"},
     "httpx": {"registry", "control/client.py"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
     "sqlite3": {"cache/ledger.py"},

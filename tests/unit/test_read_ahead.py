@@ -77,9 +77,9 @@ def test_a_reader_that_jumps_gets_the_same_little_each_time() -> None:
 
 def test_another_file_comes_along_only_when_it_is_near() -> None:
     small = layer(*((f"file{number:03}", 1) for number in range(200)))
-    assert 1 <= len(Reader(small).miss(50)) * CHUNK <= REACH // 4
+    assert 1 <= len(Reader(small).miss(50)) * CHUNK <= REACH // 2
     large = Reader(layer(("one", 1), ("two", 100)))
-    assert len(large.miss(0)) * CHUNK <= REACH // 4
+    assert len(large.miss(0)) * CHUNK <= REACH // 2
 
 
 def test_behind_comes_the_same_file_only() -> None:

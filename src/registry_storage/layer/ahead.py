@@ -56,7 +56,7 @@ class ReadAhead:
         window = Window(growth=2 * self._expected.pop(first.number, 0) or 1)
         reach = reach_bytes(link)
         same_file = min(2 * reach * window.growth, MAX_AHEAD_BYTES)
-        other_file = min(reach // 4 * window.growth, MAX_AHEAD_BYTES)
+        other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)
         owner = self._index.owner_of_chunk(last.number)
         begin, number = last.blob_offset + last.blob_size, last.number + 1
         end = min(self._index.chunk_count, number + MAX_CHUNKS)
