@@ -32,9 +32,18 @@ class Window:
     next: int = 0
     """Where this reader will miss again when it goes straight on."""
     growth: int = 1
-    """1: nobody knows whether it goes straight on; doubled each time that it did."""
+    """1: nobody knows whether it goes straight on; 2 when it did once, which may be chance; then four times as much."""
+    wanted: bool = False
+    """The reader has come up with it."""
+    ending: bool = False
+    """All but the last bytes of it are here."""
     followed: bool = False
     """The window after this one is on its way."""
+
+    @property
+    def calls_next(self) -> bool:
+        """Whether the window after this one should be on its way."""
+        return self.growth > 1 and self.wanted and self.ending and not self.followed
 
 
 class ReadAhead:
@@ -53,7 +62,8 @@ class ReadAhead:
 
     def ahead(self, first: Chunk, last: Chunk, link: LinkEstimate) -> Window:
         """The window after a reader missed chunks `first` to `last`."""
-        window = Window(growth=2 * self._expected.pop(first.number, 0) or 1)
+        before = self._expected.pop(first.number, 0)
+        window = Window(growth=4 * before if before > 1 else before + 1)
         reach = reach_bytes(link)
         same_file = min(2 * reach * window.growth, MAX_AHEAD_BYTES)
         other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)

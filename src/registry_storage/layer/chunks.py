@@ -21,12 +21,14 @@ from .source import BlobSource
 
 _log = logging.getLogger(__name__)
 
-MAX_RANGE_BYTES = 8 << 20
-"""Largest single range that a reader waits for."""
+MAX_RANGE_BYTES = 32 << 20
+"""Largest single range that a reader waits for; what comes along is behind what he needs."""
 MAX_AHEAD_BYTES = 64 << 20
 """Largest single range of what is fetched ahead, which readers will ask for: they wait for their chunk only."""
 URGENT_GAP_BYTES = 16 << 10
 """Unwanted bytes in a range that a reader waits for: its ranges come at the same time, so more would not pay."""
+TAIL_ROUND_TRIPS = 2
+"""How long before the end of a window the next one is asked for."""
 RECHECK_BYTES = 8 << 20
 
 
@@ -124,12 +126,21 @@ class ChunkFetcher:
 
     def _join(self, pending: _Pending) -> None:
         """A reader has come up with what is on its way."""
-        window = pending.window
         if pending.whom is _For.NOBODY:
             self._activity.interrupt()  # it may be far behind in its range; the reader asks anew
-        elif window is not None and window.growth > 1 and not window.followed and self._is_absent(window.next):
-            window.followed = True  # before the reader must wait for it
+        elif pending.window is not None:
+            pending.window.wanted = True
+            self._follow(pending.window)
+
+    def _follow(self, window: Window) -> None:
+        """Let the next window come right behind this one, when the reader wants it: before he must wait for it."""
+        if window.calls_next and self._is_absent(window.next):
+            window.followed = True
             self._start([window.next], _For.READER)
+
+    def _end(self, window: Window) -> None:
+        window.ending = True
+        self._follow(window)
 
     async def _bring(self, mine: dict[int, _Pending], whom: _For) -> None:
         """Make the chunks that are `mine` ready, whatever it takes; each ends with success or an error."""
@@ -167,8 +178,9 @@ class ChunkFetcher:
         self._take(window.chunks, mine, window)
         waits = [mine[chunk.number] for chunk in missing]
         async with trio.open_nursery() as nursery:
-            for pieces in ranges_of(missing + window.chunks, URGENT_GAP_BYTES, MAX_RANGE_BYTES):
-                nursery.start_soon(self._fetch_within_budget, pieces)
+            ranges = ranges_of(missing + window.chunks, URGENT_GAP_BYTES, MAX_RANGE_BYTES)
+            for pieces in ranges:
+                nursery.start_soon(self._fetch_within_budget, pieces, window if pieces is ranges[-1] else None)
             for pending in waits:
                 await pending.done.wait()
             behind = self._ahead.behind(missing[0], self._source.link)
@@ -245,17 +257,19 @@ class ChunkFetcher:
                 self._finish(rest, error)
                 return
 
-    async def _fetch_within_budget(self, pieces: list[Piece]) -> RegistryStorageError | None:
+    async def _fetch_within_budget(
+        self, pieces: list[Piece], window: Window | None = None
+    ) -> RegistryStorageError | None:
         async with self._memory.hold(memory_needed(pieces)):
-            return await self._fetch(pieces)
+            return await self._fetch(pieces, window)
 
-    async def _fetch(self, pieces: list[Piece]) -> RegistryStorageError | None:
+    async def _fetch(self, pieces: list[Piece], window: Window | None) -> RegistryStorageError | None:
         """Fetch one range; every piece is decoded, verified and kept as soon as its last byte is here.
 
-        Receiving goes on meanwhile. Returns the error when the range could not be fetched; a chunk that is refused
-        is no such error.
+        Receiving goes on meanwhile. `window`: what ends with this range. Returns the error when the range could not
+        be fetched; a chunk that is refused is no such error.
         """
-        arrival, idle = Arrival(pieces), trio.Semaphore(BATCHES)
+        arrival, idle, link = Arrival(pieces), trio.Semaphore(BATCHES), self._source.link
 
         async def keep_batches() -> None:
             try:
@@ -269,6 +283,9 @@ class ChunkFetcher:
                 async with aclosing(self._source.stream(arrival.offset, arrival.size)) as stream:
                     async for data in stream:
                         arrival.add(data)
+                        if window is not None and arrival.left_bytes <= TAIL_ROUND_TRIPS * reach_bytes(link):
+                            self._end(window)
+                            window = None
                         if arrival.has_batch and (idle.value or arrival.backlog_bytes > BACKLOG_BYTES):
                             await idle.acquire()
                             nursery.start_soon(keep_batches)

@@ -84,6 +84,11 @@ class Arrival:
         return self._next < self._complete
 
     @property
+    def left_bytes(self) -> int:
+        """How many bytes of the range are still to come."""
+        return self.offset + self.size - self._base - len(self._buffer)
+
+    @property
     def backlog_bytes(self) -> int:
         """Bytes that are here and belong to pieces which nobody took yet."""
         return len(self._buffer) if self.has_batch else 0
