@@ -168,7 +168,9 @@ class RegistryClient:
     def measured_body(self, reply: Reply, size: int, seconds: float) -> None:
         """`size` bytes of `reply` arrived in `seconds`."""
         state = self._states.of(reply.host)
-        state.link = state.link.with_body(size, seconds)
+        # What came while we were busy was there at once: count what the first byte took above the best round trip.
+        late = max(0.0, reply.first_byte_seconds - state.link.round_trip_seconds)
+        state.link = state.link.with_body(size, seconds + late)
 
     def remember_ranges(self, reply: Reply, *, served: bool) -> None:
         """The host of `reply` serves ranges, or ignores them."""
