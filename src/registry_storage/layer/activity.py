@@ -59,6 +59,11 @@ class Activity:
         if scope.cancelled_caught:
             raise GaveWayError("somebody else needs the link")
 
+    def touch(self) -> None:
+        """Somebody will soon need the link."""
+        self._last = trio.current_time()
+        self.interrupt()
+
     def interrupt(self) -> None:
         """Somebody needs the link, or what background work has begun to fetch."""
         for scope in self._giving_way:

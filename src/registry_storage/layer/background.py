@@ -14,9 +14,11 @@ _log = logging.getLogger(__name__)
 MIN_SLICE_BYTES = 256 << 10
 MAX_SLICE_BYTES = 16 << 20
 """Compressed bytes per request of the rest: it begins small, and doubles as long as nobody comes in between."""
+START_SECONDS = 2.0
+"""How long nobody must have needed the link, nor come for a layer, before the rest is fetched: a container that starts
+has the link for itself, even when it thinks."""
 QUIET_SECONDS = 0.25
-"""How long nobody must have needed the link before the rest of a layer is fetched: longer than programs think
-between two reads."""
+"""The same to go on after a reader has come: longer than the pause between two reads."""
 RETRY_SECONDS = 30.0
 
 
@@ -28,6 +30,8 @@ class Background:
         self._prefetch = prefetch
         self._rest = rest
         self._wanted: set[Layer] = set()
+        self._begun = False
+        """Whether it has been quiet since the last layer was wanted."""
         self._put_prioritized, self._prioritized = trio.open_memory_channel[Layer](math.inf)
         self._put_remaining, self._remaining = trio.open_memory_channel[Layer](math.inf)
 
@@ -36,6 +40,8 @@ class Background:
         if layer in self._wanted:
             return
         self._wanted.add(layer)
+        self._begun = False
+        self._activity.touch()
         if self._prefetch and layer.index.prefetch_end:
             self._put_prioritized.send_nowait(layer)
         if self._rest:
@@ -89,8 +95,9 @@ class Background:
         """All missing chunks in the order of the TOC, slice by slice, as long as it is quiet."""
         number, fetched, limit = 0, 0, MIN_SLICE_BYTES
         while layer in self._wanted:
-            if await self._activity.quiet(QUIET_SECONDS):
+            if await self._activity.quiet(QUIET_SECONDS if self._begun else START_SECONDS):
                 limit = MIN_SLICE_BYTES
+            self._begun = True
             start = layer.missing_from(number)
             if start is None:
                 break
