@@ -213,27 +213,26 @@ async def test_a_reader_that_goes_straight_on_finds_the_next_window_on_its_way(
     tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     size = 8 << 10
-    layer = build_layer([File("file", os.urandom(400 * size), chunk_size=size)])
+    layer = build_layer([File("file", os.urandom(1200 * size), chunk_size=size)])
     source = ScriptedSource(layer.blob)
     fetcher = make_fetcher(layer, tmp_path, nursery, source)
-    reader = Reader()
-    nursery.start_soon(reader.read, fetcher, 0, 1)
-    first = await source.transfer(0)
-    first.arrive(source.asked[0][1])
-    await until(lambda: not fetcher._pending)
-    number = next(number for number in range(400) if not fetcher._content.is_ready(number))
-    nursery.start_soon(reader.read, fetcher, number, number + 1)
-    second = await source.transfer(1)
-    begin, end = source.asked[1]
-    second.arrive(begin + (end - begin) // 4)
+    for turn in range(3):
+        number = next(number for number in range(1200) if not fetcher._content.is_ready(number))
+        nursery.start_soon(Reader().read, fetcher, number, number + 1)
+        transfer = await source.transfer(turn)
+        begin, end = source.asked[turn]
+        if turn < 2:
+            transfer.arrive(end)
+            await until(lambda: not fetcher._pending)
+    transfer.arrive(begin + (end - begin) // 4)
     await trio.testing.wait_all_tasks_blocked()
-    assert len(source.asked) == 2
-    nursery.start_soon(Reader().read, fetcher, number + 60, number + 61)
-    await trio.testing.wait_all_tasks_blocked()
-    second.arrive(end - 1000)
-    third = await source.transfer(2)
-    assert source.asked[2][0] == end
-    second.arrive(end)
-    third.arrive(source.asked[2][1])
-    await until(lambda: not fetcher._pending)
     assert len(source.asked) == 3
+    nursery.start_soon(Reader().read, fetcher, number + 100, number + 101)
+    await trio.testing.wait_all_tasks_blocked()
+    transfer.arrive(end - 1000)
+    following = await source.transfer(3)
+    assert source.asked[3][0] == end
+    transfer.arrive(end)
+    following.arrive(source.asked[3][1])
+    await until(lambda: not fetcher._pending)
+    assert len(source.asked) == 4

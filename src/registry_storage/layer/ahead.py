@@ -12,6 +12,8 @@ MIN_REACH_BYTES = 32 << 10
 MAX_REACH_BYTES = 256 << 10
 MAX_AHEAD_BYTES = 16 << 20
 """Of a reader that went straight on for long."""
+STRAIGHT_ON = 4
+"""Growth that is no chance."""
 MAX_READERS = 256
 """Places where a reader is expected next; the oldest are forgotten."""
 MAX_CHUNKS = 4096
@@ -32,7 +34,7 @@ class Window:
     next: int = 0
     """Where this reader will miss again when it goes straight on."""
     growth: int = 1
-    """1: nobody knows whether it goes straight on; 2 when it did once, which may be chance; then four times as much."""
+    """1: nobody knows whether it goes straight on; doubled each time that it did, quadrupled when that is no chance."""
     wanted: bool = False
     """The reader has come up with it."""
     ending: bool = False
@@ -43,7 +45,7 @@ class Window:
     @property
     def calls_next(self) -> bool:
         """Whether the window after this one should be on its way."""
-        return self.growth > 1 and self.wanted and self.ending and not self.followed
+        return self.growth >= STRAIGHT_ON and self.wanted and self.ending and not self.followed
 
 
 class ReadAhead:
@@ -63,7 +65,7 @@ class ReadAhead:
     def ahead(self, first: Chunk, last: Chunk, link: LinkEstimate) -> Window:
         """The window after a reader missed chunks `first` to `last`."""
         before = self._expected.pop(first.number, 0)
-        window = Window(growth=4 * before if before > 1 else before + 1)
+        window = Window(growth=before * (2 if before < STRAIGHT_ON else 4) or 1)
         reach = reach_bytes(link)
         same_file = min(2 * reach * window.growth, MAX_AHEAD_BYTES)
         other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)

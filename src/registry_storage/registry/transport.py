@@ -11,6 +11,7 @@ import httpx
 import trio
 
 from .causes import cause
+from .hosts import HostState
 from .redirects import host_of
 from .retry import Timeouts
 from .routes import Route, Routes
@@ -117,6 +118,7 @@ class Reply:
         """What `finish` found, at least the first 64 KiB of it."""
         self._body = body
         self._stall_seconds = stall_seconds
+        self._state: HostState | None = None
 
     @property
     def host(self) -> str:
@@ -147,8 +149,16 @@ class Reply:
             self.drained = self.drained or bytes(drained)
             await self.close()
 
+    def count_in(self, state: HostState) -> None:
+        """Until it is closed, this is one of the host's replies."""
+        state.replies += 1
+        self._state = state
+
     async def close(self) -> None:
         """Close; a connection in the middle of a body is cut off."""
+        if self._state is not None:
+            self._state.replies -= 1
+            self._state = None
         with trio.CancelScope(shield=True):
             await self._body.aclose()
 
