@@ -23,7 +23,7 @@ NEIGHBOURS_APART = [
     ("store", "convert"), ("store", "images"), ("convert", "images"),
 ]  # fmt: skip
 ONLY_IN = {
-    "h11": {"control/server.py"},
+    "h11": {"control/server.py", "registry/wire.py"},
     "httpx": {"registry", "control/client.py"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
     "sqlite3": {"cache/ledger.py"},
