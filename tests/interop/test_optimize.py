@@ -50,7 +50,7 @@ def writable(laboratory: Laboratory) -> Iterator[Registry]:
 
 
 def control(registry: Registry, scratch: Path, *words: str) -> None:
-    """`registry-storagectl` with the lab's configuration of podman."""
+    """`registry-storagectl` with the lab's configuration of podman; it leaves nothing behind."""
     podman = Podman(scratch, registry.host)
     environment = os.environ | {
         key: value
@@ -58,11 +58,15 @@ def control(registry: Registry, scratch: Path, *words: str) -> None:
         if key.startswith("CONTAINERS_") and key != "CONTAINERS_STORAGE_CONF"
     }
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    work = scratch / "work"
+    work.mkdir()
+    environment["TMPDIR"] = str(work)
     done = subprocess.run(
         [sys.executable, "-m", "registry_storage.ctl", *words],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert list(work.iterdir()) == []
 
 
 def requests(registry: Registry, home: Path, image: str, case: Case | None) -> int:
