@@ -90,6 +90,14 @@ class Settings:
     control_group: str = _setting(
         "", "a group whose members may use the control socket, besides root and the daemon's own user", metavar="GROUP"
     )
+    graph_roots: str = _setting(
+        "",
+        "further graph roots whose images use this store, besides those that storage.conf(5) names",
+        metavar="DIR[:DIR…]",
+    )
+    keep_unused_hours: float = _setting(
+        168.0, "how long layers stay that no image uses any more", metavar="H", bounds=(0, 87600)
+    )
     log_level: str = _setting("info", "the least important lines to log", choices=LOG_LEVELS)
     log_format: str = _setting("text", "log lines for people, or one JSON object a line", choices=LOG_FORMATS)
 

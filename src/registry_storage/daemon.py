@@ -23,6 +23,7 @@ from .store.operations import Operations
 from .store.recorder import Recorder
 from .store.session import Session
 from .store.tree import Tree
+from .upkeep import Upkeep
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 async def run(settings: Settings, mountpoint: Path) -> None:
     """Serve at `mountpoint` until SIGTERM, SIGINT or an unmount. Raises CacheError, ConfigError, MountError."""
     with Root(settings.root) as root:
-        ledger = Ledger(root.state_file)
+        ledger = Ledger(root.ledger)
         try:
             async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
                 lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
@@ -50,10 +51,13 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 routes = Routes()
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
+                upkeep = Upkeep(settings, root, ledger, pool, blobs)
+                upkeep.add_routes(routes)
                 with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                     session = Session(mountpoint, operations, lane)
                     try:
                         nursery.start_soon(control.serve)
+                        nursery.start_soon(upkeep.run, control.check)
                         await _serve(session, pool, recorder, mountpoint, settings)
                     finally:
                         session.close()

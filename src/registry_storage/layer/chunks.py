@@ -29,6 +29,7 @@ NETWORK_BYTES = 1 << 20
 MIN_AROUND_BYTES = 64 << 10
 MAX_AROUND_BYTES = 4 << 20
 RECHECK_BYTES = 8 << 20
+TELL_DAMAGE_SECONDS = 60.0
 
 
 def _most_compressed(size: int) -> int:
@@ -89,6 +90,7 @@ class ChunkFetcher:
         self._nursery = nursery
         self._workers = workers
         self._pending: dict[int, _Pending] = {}
+        self._damage_told_until = -1.0
         self._expected = -1
         self._around = MIN_AROUND_BYTES
 
@@ -115,6 +117,10 @@ class ChunkFetcher:
         A reader that comes for one of them waits for its turn instead of asking once more.
         """
         await _all(self._start(numbers, urgent=False))
+
+    def is_on_its_way(self, number: int) -> bool:
+        """Somebody fetches or hashes this chunk at this moment."""
+        return number in self._pending
 
     def _start(self, numbers: Iterable[int], *, urgent: bool) -> list[_Pending]:
         waits: list[_Pending] = []
@@ -198,13 +204,21 @@ class ChunkFetcher:
         damaged = await trio.to_thread.run_sync(hash_again, limiter=self._workers)
         bad = {chunk.number for chunk in damaged}
         self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
-        for chunk in damaged:
-            self._content.forget([chunk.number])
-            _log.warning(
-                "layer %s: %s: chunk %d is damaged on disk; it will be fetched again",
-                self._name, self._path(chunk), chunk.number,
-            )  # fmt: skip
+        if damaged:
+            self._content.forget(sorted(bad))
+            self._tell_damage(damaged)
         return damaged
+
+    def _tell_damage(self, chunks: Sequence[Chunk]) -> None:
+        """Once a minute: where one chunk is damaged, many may be."""
+        now = trio.current_time()
+        level = logging.WARNING if now >= self._damage_told_until else logging.DEBUG
+        if level == logging.WARNING:
+            self._damage_told_until = now + TELL_DAMAGE_SECONDS
+        _log.log(
+            level, "layer %s: %s: chunk %d is damaged on disk; it will be fetched again (and %d more)",
+            self._name, self._path(chunks[0]), chunks[0].number, len(chunks) - 1,
+        )  # fmt: skip
 
     def _read_around(self, missing: list[Chunk]) -> list[Chunk]:
         """Neighbours that cost less than the round trip they may save; more for a reader that goes straight on."""

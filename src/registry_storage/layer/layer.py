@@ -1,12 +1,17 @@
 """One layer, ready to be read: who knows its tree, where its bytes are, and how they get here."""
 
+import trio
+
 from ..cache.content import Content
 from ..cache.root import LayerKey
 from ..descriptor import Descriptor
+from ..errors import CacheError
 from ..formats.base import LayerFormat
 from ..toc.index import TocIndex
 from .chunks import ChunkFetcher
 from .source import BlobSource
+
+MAX_TRIES = 4
 
 
 class Layer:
@@ -51,7 +56,12 @@ class Layer:
         Raises as `bring`.
         """
         length = await self.bring(inode, file_offset, size)
-        return self.content.read(self.index.content_offset(inode) + file_offset, length)
+        numbers = range(*self.index.chunk_range(inode, file_offset, length)) if length else range(0)
+        for _ in range(MAX_TRIES):
+            if all(map(self.content.is_ready, numbers)):  # or they were evicted before it was our turn
+                return self.content.read(self.index.content_offset(inode) + file_offset, length)
+            await self.bring(inode, file_offset, size)
+        raise CacheError(f"layer {self.key.layer_digest}: what is fetched is evicted at once: the cache is too small")
 
     def missing_from(self, number: int) -> int | None:
         """The first chunk from `number` on that is not on disk; None when there is none."""
@@ -59,6 +69,14 @@ class Layer:
             if not self.content.is_present(candidate) and not self.index.chunk(candidate).is_hole:
                 return candidate
         return None
+
+    async def evict_all(self) -> int:
+        """Give back everything that nobody fetches at this moment; returns the bytes on disk that are free now."""
+        before, held = self.content.disk_bytes, self.chunks.is_on_its_way
+        numbers = [n for n in range(self.index.chunk_count) if self.content.is_present(n) and not held(n)]
+        self.content.evict(self.index.chunk(number) for number in numbers)
+        await trio.lowlevel.checkpoint()
+        return before - self.content.disk_bytes
 
     def close(self) -> None:
         """Give back the mapped index and the content file."""

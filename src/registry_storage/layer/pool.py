@@ -3,14 +3,15 @@
 import logging
 import mmap
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 from typing import TypeVar
 
 import trio
 
 from ..cache.content import Content
 from ..cache.documents import Documents
-from ..cache.ledger import Ledger, Link
+from ..cache.ledger import UNSEEN, Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
@@ -173,8 +174,13 @@ class Pool:
 
     # Use
 
-    def add_use(self, link: Link) -> int:
-        """Podman announces a use of the layer: fetch what it will need."""
+    def add_use(self, link: Link, graph_roots: Collection[Path] | None) -> int:
+        """Podman announces a use of the layer: fetch what it will need.
+
+        `graph_roots`: where it keeps its layers; None when that cannot be seen.
+        """
+        for path in (UNSEEN,) if graph_roots is None else graph_roots:
+            self._ledger.add_graph_root(str(path))
         uses = self._ledger.add_use(link.number)
         layer = self._by_number.get(link.number)
         if layer is not None:
@@ -190,6 +196,16 @@ class Pool:
         ):
             self.background.forget(layer)
         return uses
+
+    def open_layers(self) -> list[Layer]:
+        """All that are open."""
+        return list(self._layers.values())
+
+    def forget(self, link: Link) -> None:
+        """The link goes; its layer stays open for what the kernel still holds of it, and for other links."""
+        layer = self._by_number.pop(link.number, None)
+        if layer is not None and layer not in self._by_number.values():
+            self.background.forget(layer)
 
     async def resume(self) -> None:
         """Go on with the background work of an earlier daemon for the layers that are in use."""
@@ -268,7 +284,11 @@ class Pool:
             except FileNotFoundError:
                 return None
             try:
-                return TocIndex(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), verify=verify)
+                # Not mapped: who truncates or overwrites the file must not reach what is served from memory.
+                size = os.fstat(descriptor).st_size
+                memory = mmap.mmap(-1, max(size, 1))
+                os.preadv(descriptor, [memory], 0)
+                return TocIndex(memory, verify=verify)
             except (FormatError, ValueError) as error:
                 _log.warning("%s is damaged; it will be made again: %s", path, error)
                 path.unlink(missing_ok=True)
