@@ -90,6 +90,12 @@ class Settings:
     control_group: str = _setting(
         "", "a group whose members may use the control socket, besides root and the daemon's own user", metavar="GROUP"
     )
+    cache_size: str = _setting(
+        "50%", "how much of its disk the root may take: a share, or a size such as 20GiB", metavar="SIZE"
+    )
+    keep_free: str = _setting(
+        "5%", "how much of the disk stays free, whoever fills it: below that, the cache shrinks", metavar="SIZE"
+    )
     graph_roots: str = _setting(
         "",
         "further graph roots whose images use this store, besides those that storage.conf(5) names",

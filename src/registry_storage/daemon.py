@@ -6,6 +6,8 @@ from pathlib import Path
 
 import trio
 
+from .cache.budget import Budget
+from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .config import Settings
@@ -34,6 +36,7 @@ async def run(settings: Settings, mountpoint: Path) -> None:
         ledger = Ledger(root.ledger)
         try:
             async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
+                eviction = Eviction(root.path, Budget.of(settings, root.path))
                 lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
                 pool = Pool(
                     root,
@@ -45,13 +48,14 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                     background_fetch=settings.background_fetch,
                     lookup_timeout_seconds=settings.lookup_timeout_seconds,
                     opened=lane.show,
+                    eviction=eviction,
                 )
                 blobs = WholeBlobs(root, nursery)
                 operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 routes = Routes()
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
-                upkeep = Upkeep(settings, root, ledger, pool, blobs)
+                upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
                 upkeep.add_routes(routes)
                 with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                     session = Session(mountpoint, operations, lane)

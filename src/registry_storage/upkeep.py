@@ -8,8 +8,10 @@ from pathlib import Path
 import trio
 
 from .cache.documents import Documents
+from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
+from .cache_routes import CacheRoutes
 from .config import Settings
 from .control.routes import Json, Request, Routes
 from .errors import InvalidInputError, RegistryStorageError
@@ -17,6 +19,7 @@ from .layer.collection import Collection
 from .layer.guard import Guard
 from .layer.pool import Pool
 from .layer.repair import Repair
+from .layer.shelves import Blobs, ClosedLayers, OpenLayers, Ranks
 from .layer.whole_blob import WholeBlobs
 
 _log = logging.getLogger(__name__)
@@ -27,7 +30,9 @@ COLLECT_SECONDS = 3600.0
 class Upkeep:
     """Wires what looks after the files."""
 
-    def __init__(self, settings: Settings, root: Root, ledger: Ledger, pool: Pool, blobs: WholeBlobs) -> None:
+    def __init__(
+        self, settings: Settings, root: Root, ledger: Ledger, pool: Pool, blobs: WholeBlobs, eviction: Eviction
+    ) -> None:
         documents = Documents(root.documents)
         own_roots = [Path(path) for path in settings.graph_roots.split(":") if path]
         self._root = root
@@ -35,6 +40,11 @@ class Upkeep:
         self._pool = pool
         self._blobs = blobs
         self._unused_seconds = settings.keep_unused_hours * 3600
+        self._eviction = eviction
+        ranks = Ranks(ledger)
+        self._closed = ClosedLayers(root, pool.open_layers, ranks)
+        for source in (Blobs(root, blobs), self._closed, OpenLayers(pool.open_layers, ranks)):
+            eviction.add(source)
         self._repair = Repair(ledger, documents, own_roots, time.time)
         self._collection = Collection(root, ledger, documents, pool, blobs, self._repair, time.time)
 
@@ -42,11 +52,15 @@ class Upkeep:
         """What can be asked for."""
         routes.add("POST", "/v1/repair", self._answer_repair)
         routes.add("POST", "/v1/collect", self._answer_collect)
+        CacheRoutes(self._ledger, self._pool, self._eviction, self._collection).add_routes(routes)
 
     async def run(self, *checks: Callable[[], None]) -> None:
         """Until cancelled; `checks` belong to each of the guard's rounds."""
+        await trio.to_thread.run_sync(self._closed.measure)
+        guarded = [self._blobs.check, self._pool.loose.expire, *checks]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Guard(self._root, self._ledger, self._pool, [self._blobs.check, *checks]).run)
+            nursery.start_soon(Guard(self._root, self._ledger, self._pool, guarded).run)
+            nursery.start_soon(self._eviction.run)
             nursery.start_soon(self._collect_regularly)
 
     async def _collect_regularly(self) -> None:

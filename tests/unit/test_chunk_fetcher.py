@@ -15,6 +15,7 @@ from registry_storage.errors import RegistryStorageError
 from registry_storage.formats.detect import detect
 from registry_storage.layer.activity import Activity
 from registry_storage.layer.chunks import ChunkFetcher
+from registry_storage.layer.loose import LooseChunks
 from registry_storage.layer.memory import MemoryBudget
 from registry_storage.layer.source import BlobSource
 from registry_storage.registry.hosts import LinkEstimate
@@ -106,6 +107,7 @@ def fetcher(tmp_path: Path, nursery: trio.Nursery, source: ScriptedSource) -> Ch
     return ChunkFetcher(
         "layer", lazy.format, index, content, cast("BlobSource", source),
         Activity(), nursery, trio.CapacityLimiter(1), MemoryBudget(1 << 20),
+        LooseChunks(lambda size: False),
     )  # fmt: skip
 
 

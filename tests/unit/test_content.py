@@ -49,7 +49,7 @@ def generation(content: Content) -> int:
 
 def test_evicted_chunks_are_gone_and_their_space_is_free(content: Content) -> None:
     before, at_first = content.disk_bytes, generation(content)
-    content.evict(CHUNKS[1:3])
+    content.evict([1, 2], [(BLOCK, 3 * BLOCK)])
     assert (ready(content), present(content)) == ([0, 3], [0, 3])
     assert generation(content) > at_first
     assert content.disk_bytes == before - 2 * BLOCK

@@ -15,7 +15,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,6 +58,11 @@ class Content:
         self.state = mmap.mmap(-1, _STATE_HEADER_BYTES + 2 * length)
         """What may be served, as the module's first lines describe it."""
         self._verified = memoryview(self.state)[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
+        self.touched = memoryview(self.state)[_STATE_HEADER_BYTES + length :][:length]
+        """A byte per eight chunks: one of them was served or written since it was last cleared."""
+        self.grown: Callable[[int], None] = lambda by: None
+        """Told how many bytes the content takes more than before, when chunks have come."""
+        self._last_disk_bytes = self.disk_bytes
 
     @property
     def file(self) -> int:
@@ -97,7 +102,10 @@ class Content:
             bit = 1 << (number & 7)
             self._present[number >> 3] |= bit
             self._verified[number >> 3] |= bit
+            self.touched[number >> 3] = 1
         self._save_bits(numbers)
+        grown, self._last_disk_bytes = self.disk_bytes - self._last_disk_bytes, self.disk_bytes
+        self.grown(grown)
 
     def doubt(self, numbers: Iterable[int]) -> None:
         """These chunks must be hashed again before they are served."""
@@ -114,13 +122,16 @@ class Content:
         self._raise_generation()
         self._save_bits(numbers)
 
-    def evict(self, chunks: Iterable[Chunk]) -> None:
-        """Take these chunks away and give their space back; nobody may be writing them. Raises OSError."""
-        chunks = list(chunks)
-        self.forget([chunk.number for chunk in chunks])
+    def evict(self, numbers: Sequence[int], spans: Iterable[tuple[int, int]]) -> None:
+        """Take these chunks away and give back `spans` (start, end) of the file, in which no other chunk is present.
+
+        Nobody may be writing them. Raises OSError.
+        """
+        self.forget(numbers)
         with self._own_change():
-            for chunk in chunks:
-                punch_hole(self._file, chunk.content_offset, chunk.size)
+            for start, end in spans:
+                punch_hole(self._file, start, end - start)
+        self._last_disk_bytes = self.disk_bytes
 
     def check(self) -> list[str]:
         """What somebody else did to the files, in words; all that it may concern is hashed or fetched again."""
@@ -171,6 +182,10 @@ class Content:
             content_offset += len(part)
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def present_bits(self) -> bytes:
+        """A bit per chunk: on disk."""
+        return bytes(self._present)
 
     def present_count(self) -> int:
         """How many chunks are on disk."""

@@ -42,7 +42,10 @@ class Documents:
         return [Digest(name) for _, name in sorted(found, reverse=True) if _NAME.fullmatch(name)]
 
     def store(self, data: bytes) -> Digest:
-        """Keep `data`; returns its digest. Raises OSError."""
+        """Keep `data` if the disk can take it; returns its digest."""
         digest = Digest.of(data)
-        write_atomically(self._directory / digest.hex, data)
+        try:
+            write_atomically(self._directory / digest.hex, data)
+        except OSError as error:
+            _log.warning("document %s cannot be written: %s", digest, error.strerror)
         return digest

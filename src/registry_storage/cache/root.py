@@ -125,6 +125,9 @@ def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
         os.fdatasync(descriptor)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a part of it may be what fills the disk
+        raise
     finally:
         os.close(descriptor)
-    temporary.replace(path)

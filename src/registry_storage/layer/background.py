@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Callable
 
 import trio
 
@@ -21,7 +22,9 @@ RETRY_SECONDS = 30.0
 class Background:
     """One worker for all layers; a layer is worked on once per time that it is wanted."""
 
-    def __init__(self, activity: Activity, *, prefetch: bool, rest: bool) -> None:
+    def __init__(self, activity: Activity, *, prefetch: bool, rest: bool, has_room: Callable[[], bool]) -> None:
+        """`has_room`: the cache would not have to give up something for it."""
+        self._has_room = has_room
         self._activity = activity
         self._prefetch = prefetch
         self._rest = rest
@@ -76,14 +79,14 @@ class Background:
             if not chunk.is_hole and chunk.blob_offset < end and not layer.content.is_present(number):
                 numbers.append(number)
                 size += chunk.blob_size
-        if numbers:
+        if numbers and self._has_room():
             await layer.chunks.fill(numbers)
             _log.info("layer %s: prioritized files are here, %d bytes fetched", layer.key.layer_digest, size)
 
     async def _fetch_rest(self, layer: Layer) -> None:
         """All missing chunks in the order of the TOC, slice by slice, as long as it is quiet."""
         number, fetched = 0, 0
-        while layer in self._wanted:
+        while layer in self._wanted and self._has_room():
             await self._activity.quiet(QUIET_SECONDS)
             if self._prioritized:  # a layer that came later, but whose prioritized files go first
                 self._remaining.appendleft(layer)
@@ -100,5 +103,5 @@ class Background:
                 number += 1
             await layer.chunks.fill(numbers)
             fetched += size
-        if fetched and layer in self._wanted:
+        if fetched and layer in self._wanted and self._has_room():
             _log.info("layer %s: complete, %d bytes fetched", layer.key.layer_digest, fetched)

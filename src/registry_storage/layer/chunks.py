@@ -10,11 +10,12 @@ import trio
 from ..cache.content import Content
 from ..errors import RegistryStorageError, VerificationError
 from ..formats.base import LayerFormat
-from ..formats.verified import decode_chunks, verify_chunk
+from ..formats.verified import VerifiedChunk, decode_chunks, verify_chunk
 from ..registry.ranges import merge
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 from .activity import Activity
+from .loose import LooseChunks
 from .memory import MemoryBudget
 from .source import BlobSource
 
@@ -79,7 +80,9 @@ class ChunkFetcher:
         nursery: trio.Nursery,
         workers: trio.CapacityLimiter,
         memory: MemoryBudget,
+        loose: LooseChunks,
     ) -> None:
+        self._loose = loose
         self._memory = memory
         self._name = name
         self._format = layer_format
@@ -90,7 +93,7 @@ class ChunkFetcher:
         self._nursery = nursery
         self._workers = workers
         self._pending: dict[int, _Pending] = {}
-        self._damage_told_until = -1.0
+        self._damage_told_until = self._unwritten_told_until = -1.0
         self._expected = -1
         self._around = MIN_AROUND_BYTES
 
@@ -126,7 +129,7 @@ class ChunkFetcher:
         waits: list[_Pending] = []
         mine: dict[int, _Pending] = {}
         for number in numbers:
-            if self._content.is_ready(number):
+            if self._content.is_ready(number) or self._loose.get(self._content, number) is not None:
                 continue
             pending = self._pending.get(number)
             if pending is None:
@@ -208,6 +211,13 @@ class ChunkFetcher:
             self._content.forget(sorted(bad))
             self._tell_damage(damaged)
         return damaged
+
+    def _tell_unwritten(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now >= self._unwritten_told_until:
+            self._unwritten_told_until = now + TELL_DAMAGE_SECONDS
+            _log.warning("layer %s: the cache cannot be written: %s; readers are served from memory",
+                         self._name, error.strerror)  # fmt: skip
 
     def _tell_damage(self, chunks: Sequence[Chunk]) -> None:
         """Once a minute: where one chunk is damaged, many may be."""
@@ -311,21 +321,29 @@ class ChunkFetcher:
     async def _keep(self, span: bytes, span_offset: int, pieces: Sequence[_Piece]) -> None:
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
 
-        def decode_and_write() -> list[RegistryStorageError | OSError | None]:
-            results: list[RegistryStorageError | OSError | None] = []
+        unwritten: list[tuple[Chunk, VerifiedChunk, OSError]] = []
+
+        def decode_and_write() -> list[RegistryStorageError | None]:
+            results: list[RegistryStorageError | None] = []
             for chunk, result in zip(chunks, decode_chunks(self._format, span, span_offset, chunks), strict=True):
                 if isinstance(result, RegistryStorageError):
                     results.append(result)
                     continue
-                try:
-                    self._content.write(chunk, result)
-                    results.append(None)
-                except OSError as error:
-                    results.append(error)
+                results.append(None)
+                problem = self._loose.write(self._content, chunk, result)
+                if problem is not None:
+                    unwritten.append((chunk, result, problem))
             return results
 
         results = await trio.to_thread.run_sync(decode_and_write, limiter=self._workers)
-        self._ready([chunk.number for chunk, error in zip(chunks, results, strict=True) if error is None])
+        for chunk, data, _ in unwritten:
+            self._loose.keep(self._content, chunk.number, data)
+            self._finish([chunk.number], None)
+        if unwritten:
+            self._tell_unwritten(unwritten[0][2])
+        skipped = {chunk.number for chunk, _, _ in unwritten}
+        written = (chunk for chunk, error in zip(chunks, results, strict=True) if error is None)
+        self._ready([chunk.number for chunk in written if chunk.number not in skipped])
         for chunk, error in zip(chunks, results, strict=True):
             if error is None:
                 continue

@@ -74,7 +74,7 @@ class Collection:
         blobs = {key.layer_digest for key in keys}
         for layer in self._pool.open_layers():
             if layer.key not in keys:
-                collected.freed_bytes += await layer.evict_all()
+                collected.freed_bytes += layer.evict(range(layer.content.chunk_count))
                 collected.layers += 1
         keys |= {layer.key for layer in self._pool.open_layers()}
         self._blobs.forget_except(blobs)

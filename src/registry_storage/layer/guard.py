@@ -16,6 +16,7 @@ from ..cache.signature import Signature
 from ..errors import RegistryStorageError
 from ..toc.index import Buffer
 from .layer import Layer
+from .loose import FULL
 from .pool import Pool
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class Guard:
             try:
                 check()
             except (RegistryStorageError, OSError) as error:
-                failures.add(str(error))
+                if not isinstance(error, OSError) or error.errno not in FULL:  # room is made by others
+                    failures.add(str(error))
         for words in failures - self._failures:
             _log.error("the root directory cannot be mended: %s", words)
         self._failures = failures
@@ -66,6 +68,7 @@ class Guard:
         there = Signature.of(path)
         if self._indexes.setdefault(name, there) == there and there is not None:
             return
-        _log.warning("layer %s: index was changed by somebody else: it is written anew", name.partition("-")[0])
+        if self._indexes[name] is not None:  # else the disk was full when it was made
+            _log.warning("layer %s: index was changed by somebody else: it is written anew", name.partition("-")[0])
         write_atomically(path, memoryview(buffer))
         self._indexes[name] = Signature.of(path)

@@ -11,6 +11,7 @@ import trio
 
 from ..cache.content import Content
 from ..cache.documents import Documents
+from ..cache.eviction import Eviction
 from ..cache.ledger import UNSEEN, Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
 from ..descriptor import Descriptor, Platform
@@ -25,6 +26,7 @@ from .background import Background
 from .chunks import ChunkFetcher
 from .image import Images, ResolvedImage
 from .layer import Layer
+from .loose import LooseChunks
 from .memory import MemoryBudget
 from .single_flight import SingleFlight
 from .source import BlobSource
@@ -54,8 +56,10 @@ class Pool:
         background_fetch: bool,
         lookup_timeout_seconds: float,
         opened: Callable[[int, Layer], None],
+        eviction: Eviction,
     ) -> None:
         """`opened` is told the layer number of each link whose layer was opened, and the layer."""
+        self._eviction = eviction
         self._opened = opened
         self._root = root
         self._ledger = ledger
@@ -64,9 +68,12 @@ class Pool:
         self._timeout = lookup_timeout_seconds
         self._images = Images(registry, Documents(root.documents), ledger, platform)
         self._activity = Activity()
-        self.background = Background(self._activity, prefetch=prefetch, rest=background_fetch)
+        self.background = Background(
+            self._activity, prefetch=prefetch, rest=background_fetch, has_room=eviction.has_room
+        )
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
         self._memory = MemoryBudget(MEMORY_BYTES)
+        self.loose = LooseChunks(eviction.make_room)
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
@@ -245,10 +252,7 @@ class Pool:
         if index is None:
             started = trio.current_time()
             packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
-            write_atomically(directory / "index", packed)
-            index = await self._load_index(key, verify=False)
-            if index is None:
-                raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
+            index = self._keep_index(directory / "index", packed)
             _log.info(
                 "layer is served lazily",
                 extra={
@@ -260,6 +264,7 @@ class Pool:
                 },
             )
         content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
+        content.grown = self._eviction.grew
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,
@@ -270,10 +275,20 @@ class Pool:
             self._nursery,
             self._workers,
             self._memory,
+            self.loose,
         )
-        layer = Layer(key, descriptor, lazy.format, index, content, source, chunks)
+        layer = Layer(key, descriptor, lazy.format, index, content, source, chunks, self.loose)
         self._layers[key] = layer
         return layer
+
+    def _keep_index(self, path: Path, packed: bytes) -> TocIndex:
+        """A new index, written for the next daemon if the disk has room."""
+        try:
+            write_atomically(path, packed)
+        except OSError as error:
+            if not self._eviction.make_room(2 * len(packed)):
+                _log.warning("%s cannot be written: %s; it is made again by the next daemon", path, error.strerror)
+        return TocIndex(packed, verify=False)
 
     async def _load_index(self, key: LayerKey, *, verify: bool = True) -> TocIndex | None:
         path = self._root.layer(key) / "index"

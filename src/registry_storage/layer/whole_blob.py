@@ -29,6 +29,7 @@ class WholeBlobs:
 
     def __init__(self, root: Root, nursery: trio.Nursery) -> None:
         self._root = root
+        self._read_at: dict[Digest, float] = {}
         self._files: dict[Digest, tuple[int, Signature | None]] = {}
         self._flights: SingleFlight[Digest, int] = SingleFlight(nursery)
 
@@ -36,6 +37,7 @@ class WholeBlobs:
         """Up to `size` bytes of the layer's blob. Raises RegistryError, VerificationError or OSError."""
         digest = layer.descriptor.digest
         self._check(digest)
+        self._read_at[digest] = trio.current_time()
         if digest in self._files:
             file, _ = self._files[digest]
         else:
@@ -52,6 +54,16 @@ class WholeBlobs:
             _log.warning("blob %s was changed by somebody else: it is fetched again when it is wanted", digest)
             self._forget(digest)
             self._root.blob(digest).unlink(missing_ok=True)
+
+    def read_at(self, digest: Digest) -> float:
+        """When somebody read a blob last, on trio's clock."""
+        return self._read_at.get(digest, float("-inf"))
+
+    def forget(self, digest: Digest) -> None:
+        """Close its file, if it is open."""
+        self._read_at.pop(digest, None)
+        if digest in self._files:
+            self._forget(digest)
 
     def forget_except(self, digests: Collection[Digest]) -> None:
         """Close the files of all other blobs."""
