@@ -71,6 +71,9 @@ class Settings:
         metavar="S",
         bounds=(1, 3600),
     )
+    wait_for_registry: bool = _setting(
+        False, "reads wait until the registry is back, however long that takes, instead of failing with EIO"
+    )
     read_ahead_kib: int = _setting(128, "the kernel's read-ahead on the mount", metavar="KIB", bounds=(0, 16384))
     record: Path | None = _setting(
         None, "where to write down what is read from layers, as JSON lines; for optimizing images", metavar="FILE"

@@ -1,6 +1,7 @@
 """The daemon: where everything is wired, and how it starts and ends."""
 
 import logging
+import math
 import signal
 from pathlib import Path
 
@@ -36,8 +37,9 @@ async def run(settings: Settings, mountpoint: Path) -> None:
         ledger = Ledger(root.ledger)
         try:
             async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
+                patience = math.inf if settings.wait_for_registry else settings.read_timeout_seconds
                 eviction = Eviction(root.path, Budget.of(settings, root.path))
-                lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
+                lane = Lane(settings.root, patience, every_read=settings.record is not None)
                 pool = Pool(
                     root,
                     ledger,
@@ -51,7 +53,7 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                     eviction=eviction,
                 )
                 blobs = WholeBlobs(root, nursery)
-                operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
+                operations = Operations(Tree(pool, ledger, blobs), patience)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 routes = Routes()
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)

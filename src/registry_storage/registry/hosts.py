@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from ..reference import Reference
+from .breaker import Breaker
 
 _WEIGHT = 0.2
 _MAX_HOSTS = 1024
@@ -130,6 +131,7 @@ class HostState:
     """What this process learned about one host and port."""
 
     link: LinkEstimate = field(default_factory=LinkEstimate)
+    breaker: Breaker = field(default_factory=Breaker)
     way: Way | None = None
     """The one that worked, where there are several."""
     probing: trio.Lock = field(default_factory=trio.Lock)

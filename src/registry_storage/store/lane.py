@@ -7,6 +7,7 @@ to open a layer, or to bring the bytes of a read; then it answers itself.
 import errno
 import logging
 import os
+import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from .._ext import fuse_lane
-from ..errors import RegistryStorageError
+from ..errors import RegistryStorageError, UnavailableError
 from ..layer.layer import Layer
 from . import kernel
 from .errnos import EXPECTED, errno_of
@@ -46,6 +47,8 @@ SECOND_TRY_SECONDS = 1.0
 another long wait. It does so once: whoever asks after that is a program that tries again."""
 PAGE_BYTES = 4096
 MAX_FAILURES = 256
+PATIENT_SECONDS = 0.2, 1.0
+"""Between the tries of a read whose registry is not there."""
 
 
 class _Failure(NamedTuple):
@@ -182,7 +185,7 @@ class Lane:
         inode, started = (node & 0xFFFFFFFF) - 1, trio.current_time()
         try:
             with trio.fail_after(self._timeout):
-                length = await layer.bring(inode, offset, size, again=again)
+                length = await self._bring_patiently(layer, inode, offset, size, again=again)
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
             now = trio.current_time()
             if now - started >= LONG_SECONDS and size > PAGE_BYTES:
@@ -198,6 +201,14 @@ class Lane:
         if self._recorder is not None and not again:
             await self._recorder.note(node >> 32, layer, inode, offset, length)
         return layer.take_loose(inode, offset, length) if length else None
+
+    async def _bring_patiently(self, layer: Layer, inode: int, offset: int, size: int, *, again: bool) -> int:
+        """Until the registry is back, for as long as the reader waits."""
+        while True:
+            try:
+                return await layer.bring(inode, offset, size, again=again)
+            except UnavailableError:
+                await trio.sleep(random.uniform(*PATIENT_SECONDS))  # noqa: S311  # the breaker spreads them, too
 
     def _is_second_try(self, node: int, pid: int, offset: int, size: int) -> bool:
         failure = self._failures.pop((node, pid), None)
