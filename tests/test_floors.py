@@ -24,7 +24,7 @@ NEIGHBOURS_APART = [
     *itertools.combinations(("store", "convert", "images"), 2),
 ]
 ONLY_IN = {
-    "h11": {"control/server.py"},
+    "h11": {"control/server.py", "registry/wire.py"},
     "httpx": {"registry", "control/client.py"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
     "rich": {"commands/progress.py"},

@@ -13,7 +13,7 @@ import trio.testing
 from registry_storage.cache.content import Content
 from registry_storage.errors import RegistryStorageError
 from registry_storage.formats.detect import detect
-from registry_storage.layer.activity import Activity
+from registry_storage.layer.activity import Activity, GaveWayError
 from registry_storage.layer.chunks import ChunkFetcher
 from registry_storage.layer.loose import LooseChunks
 from registry_storage.layer.memory import MemoryBudget
@@ -58,8 +58,10 @@ class ScriptedSource:
 
     def __init__(self) -> None:
         self.transfers: list[Transfer] = []
+        self.asked: list[tuple[int, int]] = []
 
     async def stream(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
+        self.asked.append((offset, offset + size))
         self.transfers.append(Transfer(offset, size))
         async with aclosing(self.transfers[-1].pieces()) as pieces:
             async for piece in pieces:
@@ -164,3 +166,40 @@ async def test_nothing_is_remembered_of_a_failure(
     (await source.transfer(1)).arrive(SECOND)  # the second chunk was right
     await until(lambda: again.outcome is not None)
     assert again.outcome == "read"
+
+
+async def test_background_work_gives_way_to_a_reader_of_what_it_fetches_and_loses_nothing_that_is_here(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    ended = trio.Event()
+
+    async def work() -> None:
+        with pytest.raises(GaveWayError):
+            await fetcher.fill([0, 1], giving_way=True)
+        ended.set()
+
+    nursery.start_soon(work)
+    (await source.transfer(0)).arrive(SECOND)
+    await until(lambda: fetcher._content.is_ready(0))
+    reader = Reader()
+    nursery.start_soon(reader.read, fetcher, 1, 2)
+    await until(ended.is_set)
+    (await source.transfer(1)).arrive(END)
+    await until(lambda: reader.outcome is not None)
+    assert reader.outcome == "read"
+    assert source.asked == [(FIRST, END), (SECOND, END)]
+
+
+async def test_a_batch_is_decoded_while_more_arrives(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    reader = Reader()
+    nursery.start_soon(reader.read, fetcher, 0, 2)
+    transfer = await source.transfer(0)
+    transfer.arrive(SECOND)
+    with trio.fail_after(20):
+        await fetcher.ensure(0, 1)
+    assert reader.outcome is None
+    transfer.arrive(END)
+    await until(lambda: reader.outcome is not None)
+    assert reader.outcome == "read"

@@ -113,8 +113,11 @@ class LinkEstimate:
         return int(min(max(self.round_trip_seconds * self.bytes_per_second, _MIN_GAP_BYTES), _MAX_GAP_BYTES))
 
     def with_round_trip(self, seconds: float) -> "LinkEstimate":
-        """After another first byte; the first measurement replaces the assumption."""
-        weight = _WEIGHT if self.round_trips_measured else 1.0
+        """After another first byte; the first measurement replaces the assumption.
+
+        A shorter one counts at once, a longer one little: it probably waited behind what else was on its way.
+        """
+        weight = _WEIGHT / 4 if self.round_trips_measured and seconds > self.round_trip_seconds else 1.0
         average = self.round_trip_seconds + weight * (seconds - self.round_trip_seconds)
         return replace(self, round_trip_seconds=average, round_trips_measured=self.round_trips_measured + 1)
 
