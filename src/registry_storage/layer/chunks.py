@@ -16,7 +16,7 @@ from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 from .activity import Activity
 from .memory import MemoryBudget
-from .source import BlobSource
+from .source import ByteSource
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class ChunkFetcher:
         layer_format: LayerFormat,
         index: TocIndex,
         content: Content,
-        source: BlobSource,
+        source: ByteSource,
         activity: Activity,
         nursery: trio.Nursery,
         workers: trio.CapacityLimiter,

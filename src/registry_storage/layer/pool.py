@@ -14,8 +14,16 @@ from ..cache.ledger import Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
-from ..errors import FormatError, NoSuchNodeError, NotFoundError, RegistryStorageError, UnavailableError
+from ..errors import (
+    FormatError,
+    NoSuchNodeError,
+    NotFoundError,
+    NotLazyError,
+    RegistryStorageError,
+    UnavailableError,
+)
 from ..formats.detect import LazyLayer
+from ..formats.plain import plain
 from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..toc.index import TocIndex
@@ -25,13 +33,17 @@ from .chunks import ChunkFetcher
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .memory import MemoryBudget
+from .plain import remove_layer, unpack_layer
 from .single_flight import SingleFlight
-from .source import BlobSource
+from .source import BlobSource, ByteSource
+from .tar_of_blob import TarOfBlob
 from .toc_source import fetch_toc
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+STREAMS = 3
+"""Layers that are unpacked whole at the same time; they wait for the network, so they have threads of their own."""
 MEMORY_BYTES = 128 << 20
 """For what is being fetched and decoded, all layers together; a single larger chunk goes alone."""
 FAILURE_SECONDS = 2.0
@@ -65,6 +77,7 @@ class Pool:
         self._activity = Activity()
         self.background = Background(self._activity, prefetch=prefetch, rest=background_fetch)
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
+        self._streams = trio.CapacityLimiter(STREAMS)
         self._memory = MemoryBudget(MEMORY_BYTES)
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
@@ -104,10 +117,7 @@ class Pool:
     @staticmethod
     def position(image: ResolvedImage, link: Link) -> int:
         """Where the link's layer is in its image, the base layer being 0. Raises NotFoundError."""
-        found = image.find(link.name_digest)
-        if found is None:
-            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
-        return found[0]
+        return image.part(link)[0]
 
     # Links and layers
 
@@ -120,14 +130,24 @@ class Pool:
         if known is not None:
             return known
         image = self._images.known(text)
-        found = image.find(name_digest) if image else None
+        found = self._find(image, name_digest) if image else None
         if image is None or found is None:
             image = await self._resolve(text)
-            found = image.find(name_digest)
+            found = self._find(image, name_digest)
         if found is None:
             raise NotFoundError(f"{text}: no layer has the digest {name_digest}")
         _, descriptor, lazy = found
         return self._ledger.put_link(text, name_digest, image.manifest_digest, descriptor.digest, lazy.toc_digest)
+
+    def _find(self, image: ResolvedImage, name_digest: Digest) -> tuple[int, Descriptor, LazyLayer] | None:
+        """A lazily pullable layer, or one that has been unpacked whole here."""
+        try:
+            return image.find(name_digest)
+        except NotLazyError:
+            found = image.find_plain(name_digest)
+            if found is None or not (self._root.layer(LayerKey(name_digest, name_digest)) / "index").exists():
+                raise
+            return found
 
     def peek(self, number: int) -> Layer | None:
         """The open layer of a layer number, if it is open."""
@@ -138,27 +158,51 @@ class Pool:
         layer = self._by_number.get(link.number)
         if layer is not None:
             return layer
-        key = LayerKey(link.layer_digest, link.toc_digest)
         image = await self.image_of(link)
-        found = image.find(link.name_digest)
-        if found is None:
-            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
-        _, descriptor, lazy = found
-        layer = self._layers.get(key)
-        if layer is None:
-            layer = await self._layer_flights.run(
-                key,
-                lambda: self._remembering_failure(
-                    key,
-                    lambda: self._in_time(
-                        f"layer {descriptor.digest} of {link.reference}", self._open, key, image, descriptor, lazy
-                    ),
-                ),
-            )
-        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        _, descriptor, lazy = image.part(link)
+        layer = await self.open_layer(image, descriptor, lazy)
         if link.number not in self._by_number:
             self._by_number[link.number] = layer
             self._opened(link.number, layer)
+        return layer
+
+    async def open_layer(self, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer) -> Layer:
+        """A layer of an image, whatever it will be called. Raises RegistryStorageError or OSError.
+
+        A plain one that is not here is unpacked, which may take longer than the time for a lookup: then this raises
+        UnavailableError, and it goes on.
+        """
+        key = LayerKey(descriptor.digest, lazy.toc_digest)
+        layer = self._layers.get(key)
+        what = f"layer {descriptor.digest} of {image.reference}"
+        if layer is not None:
+            layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        elif lazy.toc_digest == descriptor.digest:
+            layer = await self._in_time(what, self.unpack_layer, image, descriptor, lambda _: None)
+        else:
+            layer = await self._layer_flights.run(
+                key,
+                lambda: self._remembering_failure(
+                    key, lambda: self._in_time(what, self._open, key, image, descriptor, lazy)
+                ),
+            )
+            layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        return layer
+
+    async def unpack_layer(
+        self, image: ResolvedImage, descriptor: Descriptor, progress: Callable[[int], None]
+    ) -> Layer:
+        """A layer that is unpacked whole, whatever its format; streamed from the registry when it is not here.
+
+        `progress` is called in a thread with the bytes of the blob that were taken so far. Raises as `open_layer`.
+        """
+        key = LayerKey(descriptor.digest, descriptor.digest)
+        layer = self._layers.get(key)
+        if layer is None:
+            layer = await self._layer_flights.run(
+                key, lambda: self._open_plain(key, image, descriptor, progress)
+            )
+        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
         return layer
 
     async def layer_by_number(self, number: int) -> Layer:
@@ -243,13 +287,58 @@ class Pool:
                     "seconds": round(trio.current_time() - started, 3),
                 },
             )
-        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
+        return self._opened_layer(key, descriptor, lazy, index, source, source)
+
+    async def _open_plain(
+        self, key: LayerKey, image: ResolvedImage, descriptor: Descriptor, progress: Callable[[int], None]
+    ) -> Layer:
+        directory = self._root.layer(key)
+        source = BlobSource()
+        source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        index = await self._load_index(key)
+        fresh = index is None
+        if index is None:
+            started = trio.current_time()
+            position = image.manifest.layers.index(descriptor)
+            diff_id = await self._images.diff_id(image, position)
+            await trio.to_thread.run_sync(remove_layer, directory)
+            await unpack_layer(directory, source, descriptor, diff_id, self._streams, progress)
+            index = await self._load_index(key, verify=False)
+            if index is None:
+                raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
+            _log.info(
+                "layer is unpacked whole",
+                extra={
+                    "reference": str(image.reference),
+                    "layer": str(descriptor.digest),
+                    "inodes": index.inode_count,
+                    "seconds": round(trio.current_time() - started, 3),
+                },
+            )
+        tar = TarOfBlob(str(descriptor.digest), source, descriptor.size, self._workers)
+        layer = self._opened_layer(key, descriptor, plain(descriptor), index, source, tar)
+        if fresh:  # every digest was computed from the bytes that were written
+            chunks = range(index.chunk_count)
+            layer.content.mark_ready([number for number in chunks if not index.chunk(number).is_hole])
+        return layer
+
+    def _opened_layer(
+        self,
+        key: LayerKey,
+        descriptor: Descriptor,
+        lazy: LazyLayer,
+        index: TocIndex,
+        source: BlobSource,
+        pieces: ByteSource,
+    ) -> Layer:
+        """`pieces`: where chunks come from; the blob itself but for a plain layer."""
+        content = Content(self._root.layer(key), size=index.content_size, chunk_count=index.chunk_count)
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,
             index,
             content,
-            source,
+            pieces,
             self._activity,
             self._nursery,
             self._workers,
