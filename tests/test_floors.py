@@ -17,7 +17,10 @@ FLOORS = {
     "daemon": 5, "status": 5, "flags": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
 }  # fmt: skip
 
-NEIGHBOURS_APART = [("cache", "registry"), ("cache", "control"), ("registry", "control"), ("store", "convert"), ("store", "images"), ("convert", "images")]
+NEIGHBOURS_APART = [
+    ("cache", "registry"), ("cache", "control"), ("registry", "control"),
+    ("store", "convert"), ("store", "images"), ("convert", "images"),
+]  # fmt: skip
 ONLY_IN = {
     "h11": {"control/server.py"},
     "httpx": {"registry", "control/client.py"},
