@@ -8,10 +8,15 @@ import trio
 
 from .cache.ledger import Ledger
 from .cache.root import Root
-from .config import Settings
+from .config import Settings, images_path
 from .control.address import Access, socket_path
 from .control.routes import Routes
 from .control.server import ControlServer
+from .image_requests import ImageRequests
+from .images.added import AddedImages
+from .images.host import configured_graph_roots
+from .images.repair import open_store
+from .layer.plain import remove_unfinished
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .notify import notify
@@ -30,6 +35,7 @@ _log = logging.getLogger(__name__)
 async def run(settings: Settings, mountpoint: Path) -> None:
     """Serve at `mountpoint` until SIGTERM, SIGINT or an unmount. Raises CacheError, ConfigError, MountError."""
     with Root(settings.root) as root:
+        remove_unfinished(root.layers)
         ledger = Ledger(root.state_file)
         try:
             async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
@@ -49,11 +55,18 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                 operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 routes = Routes()
+                store = await trio.to_thread.run_sync(open_store, images_path(settings), mountpoint)
+                added = AddedImages(
+                    store, pool, ledger,
+                    graph_roots=configured_graph_roots, grace_seconds=settings.images_grace_seconds,
+                )  # fmt: skip
+                ImageRequests(added, nursery).register(routes)
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
                 with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                     session = Session(mountpoint, operations, lane)
                     try:
                         nursery.start_soon(control.serve)
+                        nursery.start_soon(added.run)
                         await _serve(session, pool, recorder, mountpoint, settings)
                     finally:
                         session.close()

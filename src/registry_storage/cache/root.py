@@ -58,9 +58,14 @@ class Root:
         """Manifests and configs by digest."""
         return self.path / "documents"
 
+    @property
+    def layers(self) -> Path:
+        """All layers' directories."""
+        return self.path / "layers"
+
     def layer(self, key: LayerKey) -> Path:
         """The directory of one layer."""
-        return self.path / "layers" / str(key)
+        return self.layers / str(key)
 
     def blob(self, digest: Digest) -> Path:
         """A whole, verified blob."""

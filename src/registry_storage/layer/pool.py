@@ -4,6 +4,8 @@ import logging
 import mmap
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -15,6 +17,7 @@ from ..cache.root import LayerKey, Root, write_atomically
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
 from ..errors import (
+    CacheError,
     FormatError,
     NoSuchNodeError,
     NotFoundError,
@@ -33,7 +36,7 @@ from .chunks import ChunkFetcher
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .memory import MemoryBudget
-from .plain import remove_layer, unpack_layer
+from .plain import remove_layer, tar_split_of, unpack_layer
 from .single_flight import SingleFlight
 from .source import BlobSource, ByteSource
 from .tar_of_blob import TarOfBlob
@@ -92,6 +95,19 @@ class Pool:
         """The image of a reference: as known, else as the registry says. Raises RegistryStorageError."""
         return self._images.known(text) or await self._resolve(text)
 
+    async def resolve(self, reference: Reference, platform: Platform | None) -> ResolvedImage:
+        """What the registry says now, for `platform` or this host's; the result's reference is its digest's.
+
+        Nothing but the manifest is remembered. Raises RegistryStorageError.
+        """
+        image = await self._in_time(f"image {reference}", self._images.resolve, reference, platform)
+        return replace(image, reference=reference.with_digest(image.manifest_digest))
+
+    async def diff_ids(self, image: ResolvedImage) -> tuple[Digest, ...]:
+        """The diffID of each layer, base first. Raises RegistryStorageError."""
+        await self.config(image)
+        return await self._images.diff_ids(image)
+
     async def image_of(self, link: Link) -> ResolvedImage:
         """The image through which `link` was made, although its tag may have moved since."""
         reference = Reference.parse(link.reference)
@@ -148,6 +164,26 @@ class Pool:
             if found is None or not (self._root.layer(LayerKey(name_digest, name_digest)) / "index").exists():
                 raise
             return found
+
+    def keep(self, image: ResolvedImage, descriptor: Descriptor, toc_digest: Digest) -> Link:
+        """Show a layer under the image's reference and its layer digest, from now on without the network.
+
+        Raises CacheError where another tree of that name is in use.
+        """
+        self._images.remember(image)
+        link = self._ledger.put_link(
+            str(image.reference), descriptor.digest, image.manifest_digest, descriptor.digest, toc_digest
+        )
+        if link.toc_digest != toc_digest:
+            raise CacheError(
+                f"layer {descriptor.digest} of {image.reference}: in use with the TOC {link.toc_digest}, "
+                f"wanted {toc_digest}"
+            )
+        return link
+
+    def tar_split(self, key: LayerKey) -> Path | None:
+        """The tar-split of a layer that was unpacked whole here, where it has one."""
+        return tar_split_of(self._root.layer(key))
 
     def peek(self, number: int) -> Layer | None:
         """The open layer of a layer number, if it is open."""
