@@ -67,6 +67,9 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                     try:
                         nursery.start_soon(control.serve)
                         nursery.start_soon(added.run)
+                        nursery.start_soon(pool.resume, added.completes)
+                        if settings.background_fetch:
+                            nursery.start_soon(added.run_completions)
                         await _serve(session, pool, recorder, mountpoint, settings)
                     finally:
                         session.close()
@@ -88,7 +91,6 @@ async def _serve(
         await nursery.start(_end_on_signal, session)
         nursery.start_soon(pool.background.run)
         nursery.start_soon(_announce, mountpoint, settings)
-        nursery.start_soon(pool.resume)
         await session.serve(pool.layer_by_number, recorder)
         nursery.cancel_scope.cancel()
     notify("STOPPING=1")

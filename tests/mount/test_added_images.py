@@ -1,10 +1,13 @@
 """Images in the additional image store of a running daemon, as podman would read them."""
 
+import base64
 import gzip
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,8 @@ import trio
 
 from registry_storage.control.client import connect
 from registry_storage.convert.documents import OCI_CONFIG, OCI_GZIP_LAYER
+from registry_storage.convert.layer_writer import write_layer
+from registry_storage.convert.options import LayerKind, WriteOptions
 from registry_storage.descriptor import OCI_MANIFEST
 from registry_storage.digest import Digest
 from registry_storage.errors import DaemonError
@@ -28,7 +33,7 @@ from tests.fakes.registry import FakeRegistry
 from .conftest import Daemon
 
 GRACE = "0.2"
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 30.0
 
 
 @pytest.fixture
@@ -245,6 +250,66 @@ def put(
         **more,
     }
     registry.put_manifest(repository, "v1", json.dumps(manifest).encode(), OCI_MANIFEST)
+
+
+def converted(registry: FakeRegistry, kind: LayerKind, *, diff_id: Digest | None = None) -> tuple[str, bytes]:
+    """An image of one layer that our converter wrote; its name and its tar."""
+    tar = tar_images.tar({"first": os.urandom(300_000), "second": b"second" * 100_000, "third": b"3"})
+    blob = io.BytesIO()
+    written = write_layer(io.BytesIO(tar), blob, WriteOptions(kind))
+    layer = tar_images.describe(registry, "team/lazy", blob.getvalue(), written.descriptor.media_type)
+    layer["annotations"] = dict(written.descriptor.annotations)
+    put(registry, "team/lazy", [layer], [diff_id or written.diff_id])
+    return f"{registry.host}/team/lazy:v1", tar
+
+
+KINDS = pytest.mark.parametrize(
+    "kind", [LayerKind.ESTARGZ, LayerKind.ZSTD_CHUNKED_PODMAN, LayerKind.ZSTD_CHUNKED_STARGZ], ids=lambda one: one.name
+)
+
+
+@KINDS
+def test_a_lazy_layer_becomes_complete_and_verified(daemon: Daemon, registry: FakeRegistry, kind: LayerKind) -> None:
+    daemon.arguments = ()
+    daemon.start()
+    name, tar = converted(registry, kind)
+    registry.log.clear()
+    added(daemon, name)
+    until(lambda: ctl_get(daemon, "/v1/images")[0]["layers"][0]["verified"])
+    (tree,) = trees(daemon, name)
+    wanted = json.loads((store(daemon) / "overlay-layers/layers.json").read_bytes())[0]["diff-digest"]
+    split = gzip.decompress((store(daemon) / f"overlay-layers/{tree.parent.name}.tar-split.gz").read_bytes())
+    assert str(Digest.of(reassembled(split, tree))) == wanted
+    registry.blobs.clear()
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        for member in archive:
+            extracted = archive.extractfile(member)
+            assert extracted is not None
+            assert (tree / member.name).read_bytes() == extracted.read()
+    (blob,) = ctl_get(daemon, "/v1/images")[0]["layers"]
+    assert sum(request.path.endswith(blob["layer_digest"]) for request in registry.log) <= 3
+
+
+def reassembled(split: bytes, tree: Path) -> bytes:
+    """What podman does with a tar-split to save or push a layer."""
+    tar = b""
+    for line in split.splitlines():
+        entry = json.loads(line)
+        if entry["type"] == 2:
+            tar += base64.b64decode(entry["payload"])
+        elif entry["payload"]:
+            tar += (tree / entry["name"]).read_bytes()
+    return tar
+
+
+def test_an_image_whose_diff_id_was_a_lie_is_taken_out(daemon: Daemon, registry: FakeRegistry) -> None:
+    daemon.arguments = ("--images-grace-seconds", GRACE)
+    daemon.start()
+    name, _ = converted(registry, LayerKind.ESTARGZ, diff_id=Digest.of(b"a lie"))
+    added(daemon, name)
+    until(lambda: check_readable(store(daemon)) == {})
+    until(lambda: os.listdir(store(daemon) / "overlay") == ["l"])
+    assert f"image {name} is taken out of the image store" in daemon.log_text()
 
 
 @pytest.mark.parametrize("what", ["layer", "diffID", "diffIDs", "manifest", "hostile", "foreign", "missing"])

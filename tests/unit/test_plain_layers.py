@@ -90,7 +90,7 @@ async def unpack(
     blob = compressed(tar, how) if blob is None else blob
     descriptor = Descriptor(GZIP, digest or Digest.of(blob), len(blob))
     await unpack_layer(
-        directory / "layer", source or Source(blob), descriptor, diff_id or Digest.of(tar),  # type: ignore[arg-type]
+        directory / "layer", source or Source(blob), descriptor, diff_id or Digest.of(tar),
         trio.CapacityLimiter(1), lambda _: None,
     )  # fmt: skip
     return Unpacked(directory / "layer")
@@ -193,7 +193,7 @@ async def test_a_chunk_can_be_fetched_again_from_the_tar(tmp_path: Path) -> None
         blob = compressed(tar, how)
         (tmp_path / how).mkdir()
         layer = await unpack(tmp_path / how, tar, how)
-        source = TarOfBlob("x", Source(blob), len(blob), trio.CapacityLimiter(1))  # type: ignore[arg-type]
+        source = TarOfBlob("x", Source(blob), len(blob), trio.CapacityLimiter(1))
         for path in ("etc/hosts", "large"):
             first, end = layer.index.chunk_range(layer.inode(path), 0, 1 << 40)
             for number in range(first, end):

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import trio
 
-from ..cache.ledger import Ledger
+from ..cache.ledger import Ledger, Link
 from ..descriptor import Platform
-from ..errors import CacheError, NotFoundError, RegistryStorageError
+from ..errors import CacheError, DiffIdError, FormatError, NotFoundError, RegistryStorageError
 from ..layer.pool import Pool
 from ..reference import Reference
 from .adding import Preparation, parse_platform, parse_target
@@ -50,6 +50,9 @@ class AddedImages:
         self._writing = trio.Lock()
         self._removed = trio.Event()
         self._removed.set()
+        self._published = trio.Event()
+        self._published.set()
+        self._not_completable: set[str] = set()
 
     # For people
 
@@ -81,7 +84,10 @@ class AddedImages:
             for layer_id, old in before.items():
                 if self._store.layers.get(layer_id) != old:
                     self._drop_use(targets[layer_id])
+        for opened in prepared.lazy:
+            self._pool.background.want(opened, rest=False)
         self._removed.set()
+        self._published.set()
         _log.info("image is added", extra={"reference": name, "manifest": str(image.manifest_digest)})
         return self._describe(name, record) | {
             "outcome": "added" if known is None else "moved",
@@ -137,6 +143,53 @@ class AddedImages:
             except (RegistryStorageError, OSError) as error:
                 _log.warning("what was removed from the image store stays for now: %s", error)
 
+    async def run_completions(self) -> None:
+        """Bring what is missing of lazy layers, one after the other, until cancelled."""
+        while True:
+            with trio.move_on_after(AGAIN_SECONDS):
+                await self._published.wait()
+            self._published = trio.Event()
+            for record in list(self._store.layers.values()):
+                try:
+                    if not record.verified and record.id not in self._not_completable:
+                        await self._complete(record)
+                except (RegistryStorageError, OSError) as error:
+                    _log.warning("layer %s: not complete yet: %s", record.layer_digest, error)
+
+    def completes(self, link: Link) -> bool:
+        """Whether `run_completions` brings the rest of the link's layer."""
+        return any(
+            not record.verified and self._link(self._store.target(layer)) == link
+            for layer, record in self._store.layers.items()
+        )
+
+    async def _complete(self, record: LayerRecord) -> None:
+        link = self._link(self._store.target(record.id)) if record.id in self._store.layers else None
+        if link is None:
+            return
+        try:
+            split = await self._pool.complete(link, record.diff_id)
+        except DiffIdError as error:
+            await self._refuse(record, error)
+            return
+        except FormatError:  # what is streamed again will be the same
+            self._not_completable.add(record.id)
+            raise
+        async with self._writing:
+            if self._store.layers.get(record.id) == record:
+                await trio.to_thread.run_sync(self._store.complete, record.id, split)
+        _log.info("layer %s: complete, its diffID is %s", record.layer_digest, record.diff_id)
+
+    async def _refuse(self, record: LayerRecord, error: RegistryStorageError) -> None:
+        """The layer is not what its image's config claims: no image may be built from it."""
+        async with self._writing:
+            for image in list(self._store.images.values()):
+                if record in self._store.chain(image):
+                    for name, _ in image.names:
+                        _log.error("image %s is taken out of the image store: %s", name, error)
+                        await trio.to_thread.run_sync(self._store.withdraw, name)
+        self._removed.set()
+
     async def sweep(self) -> None:
         """Remove what no image has and the host does not build upon: a grace later from the list, then the files."""
         await trio.sleep(self._grace)
@@ -164,11 +217,14 @@ class AddedImages:
         old = self._store.layers.get(new.id)
         return old is not None and (old.verified or not new.verified)
 
-    def _drop_use(self, target: str) -> None:
+    def _link(self, target: str) -> Link | None:
         try:
-            link = self._ledger.link(*parse_target(target))
+            return self._ledger.link(*parse_target(target))
         except ValueError as error:
             raise CacheError(f"{target}: not a layer of ours: {error}") from None
+
+    def _drop_use(self, target: str) -> None:
+        link = self._link(target)
         if link is not None:
             self._pool.drop_use(link)
 

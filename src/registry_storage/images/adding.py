@@ -32,6 +32,8 @@ class Prepared:
     new: NewImage
     toc_digests: dict[Digest, Digest]
     """The tree that each layer digest shall be shown with."""
+    lazy: tuple[Layer, ...]
+    """Opened for it."""
 
 
 class Preparation:
@@ -83,6 +85,7 @@ class Preparation:
                 for layer in new
                 if layer.record.id not in kept
             },
+            tuple(layer for key, layer in self._layers.items() if key.layer_digest != key.toc_digest),
         )
 
     def _detect(self, descriptor: Descriptor) -> LazyLayer:
@@ -158,7 +161,8 @@ class Preparation:
             toc_digest=lazy.toc_digest,
             verified=verified,
         )
-        return NewLayer(record, target_of(self._image.reference, descriptor.digest), self._pool.tar_split(key))
+        split = self._pool.tar_split(key) if verified else None
+        return NewLayer(record, target_of(self._image.reference, descriptor.digest), split)
 
 
 def target_of(reference: Reference, layer_digest: Digest) -> str:

@@ -30,14 +30,14 @@ class Background:
         self._wanted: set[Layer] = set()
         self._wake = trio.Event()
 
-    def want(self, layer: Layer) -> None:
-        """The layer is in use."""
+    def want(self, layer: Layer, *, rest: bool = True) -> None:
+        """The layer is in use. Not `rest`: somebody else brings what is not prioritized."""
         if layer in self._wanted:
             return
         self._wanted.add(layer)
         if self._prefetch and layer.index.prefetch_end:
             self._prioritized.append(layer)
-        if self._rest:
+        if self._rest and rest:
             self._remaining.append(layer)
         self._wake.set()
 

@@ -9,7 +9,7 @@ import trio
 
 from ..digest import Digest
 from ..errors import RegistryError
-from .source import BlobSource
+from .source import ByteSource
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class BlobPipe:
 
 
 async def with_blob(
-    source: BlobSource,
+    source: ByteSource,
     size: int,
     work: Callable[[BlobPipe], T],
     limiter: trio.CapacityLimiter,

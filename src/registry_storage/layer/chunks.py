@@ -116,6 +116,10 @@ class ChunkFetcher:
         """
         await _all(self._start(numbers, urgent=False))
 
+    def adopt(self, numbers: Sequence[int]) -> None:
+        """Somebody else has verified these chunks and put them in their place."""
+        self._ready(numbers)
+
     def _start(self, numbers: Iterable[int], *, urgent: bool) -> list[_Pending]:
         waits: list[_Pending] = []
         mine: dict[int, _Pending] = {}

@@ -4,12 +4,11 @@ Nothing of it is seen before the blob's digest and the tar's diffID matched: a b
 only with all of them.
 """
 
-import gzip
 import hashlib
 import mmap
-import os
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -18,29 +17,25 @@ import trio
 from ..cache.root import write_atomically
 from ..descriptor import Descriptor
 from ..digest import Digest
-from ..errors import FormatError, VerificationError
+from ..errors import FormatError
 from ..formats.chunker import crc64
 from ..formats.tar.content import SourceEntry
 from ..formats.tar.entry import TarEntry
-from ..formats.tar.parser import KeepingParser
-from ..formats.tar.split import TarSplitLines
-from ..formats.tar.stream import BlockStream
-from ..formats.toc_writer import ChunkRecord, Dialect, TocWriter, check_describable
-from ..formats.unpacking import unpacked_blocks
+from ..formats.toc_writer import ChunkRecord, Dialect, TocWriter
 from ..toc.index import MAX_ENTRIES, MAX_TOC_BYTES, TocIndex, build_index
 from .blob_pipe import BlobPipe, with_blob
 from .plain_content import ContentWriter
-from .source import BlobSource
+from .source import ByteSource
+from .tar_pass import TAR_SPLIT, TarPass
 
 CHUNK_BYTES: Final = 4 << 20
-TAR_SPLIT: Final = "tar-split.gz"
 _DRAIN_ENTRIES: Final = 4096
 _PART: Final = "new"
 
 
 async def unpack_layer(
     directory: Path,
-    source: BlobSource,
+    source: ByteSource,
     descriptor: Descriptor,
     diff_id: Digest,
     limiter: trio.CapacityLimiter,
@@ -59,7 +54,8 @@ async def unpack_layer(
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         try:
-            _Unpacking(new, descriptor, diff_id).run(pipe)
+            with tempfile.TemporaryFile(dir=new) as toc:
+                _Unpacking(new, descriptor, diff_id, toc).unpack(pipe)
             new.rename(directory)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -71,82 +67,44 @@ async def unpack_layer(
         raise FormatError(f"layer {descriptor.digest}: {error}", entry=error.entry, field=error.field) from error
 
 
-class _Unpacking:
-    """One pass over a blob, in one thread."""
+class _Unpacking(TarPass):
+    """Writes the TOC and the content."""
 
-    def __init__(self, directory: Path, descriptor: Descriptor, diff_id: Digest) -> None:
+    def __init__(self, directory: Path, descriptor: Descriptor, diff_id: Digest, toc: BinaryIO) -> None:
+        super().__init__(descriptor, diff_id)
         self._directory = directory
-        self._descriptor = descriptor
-        self._diff_id = diff_id
-        self._tar_summer = hashlib.sha256()
-        self._tar_size = 0
+        self._toc_file = toc
+        self._toc_size = toc.write(b'{"version":1,"entries":[')
         self._toc = TocWriter(Dialect(podman=True))
         self._content = ContentWriter(directory / "content")
+        self._count = 0
 
-    def run(self, pipe: BlobPipe) -> None:
+    def unpack(self, pipe: BlobPipe) -> None:
+        """The whole layer."""
         try:
-            split = self._directory / TAR_SPLIT
-            with (self._directory / "toc").open("w+b") as toc:
-                with gzip.GzipFile(split, "wb", compresslevel=4, mtime=0) as packed:
-                    exact = self._read(pipe, toc, TarSplitLines(packed.write))
-                if not exact:  # a sparse file: its content in the tree is not what is in the tar
-                    split.unlink()
-                self._check(pipe)
-                toc.flush()
-                with mmap.mmap(toc.fileno(), 0, prot=mmap.PROT_READ) as document:
-                    packed_index = build_index(document, blob_size=self._tar_size, toc_offset=self._tar_size)
-            (self._directory / "toc").unlink()
-            index = TocIndex(packed_index, verify=False)
+            self.run(pipe, self._directory / TAR_SPLIT)
+            self._toc_file.write(self._toc.drain() + b"]}")
+            self._toc_file.flush()
+            with mmap.mmap(self._toc_file.fileno(), 0, prot=mmap.PROT_READ) as document:
+                packed = build_index(document, blob_size=self.tar_size, toc_offset=self.tar_size)
+            index = TocIndex(packed, verify=False)
             self._content.settle(index)
-            bits = max(1, (index.chunk_count + 7) // 8)
-            (self._directory / "present").write_bytes(b"\xff" * bits)
-            write_atomically(self._directory / "index", packed_index)
+            (self._directory / "present").write_bytes(b"\xff" * max(1, (index.chunk_count + 7) // 8))
+            write_atomically(self._directory / "index", packed)
         finally:
             self._content.close()
 
-    def _check(self, pipe: BlobPipe) -> None:
-        if pipe.digest != self._descriptor.digest:
-            what = f"layer {self._descriptor.digest}: the blob"
-            raise VerificationError(what, wanted=str(self._descriptor.digest), got=str(pipe.digest))
-        got = Digest(self._tar_summer.hexdigest())
-        if got != self._diff_id:
-            what = f"layer {self._descriptor.digest}: the diffID of its tar"
-            raise VerificationError(what, wanted=str(self._diff_id), got=str(got))
-
-    def _blocks(self, pipe: BlobPipe) -> Iterator[bytes]:
-        for block in unpacked_blocks(pipe, lambda _: None):
-            self._tar_summer.update(block)
-            self._tar_size += len(block)
-            yield block
-
-    def _read(self, pipe: BlobPipe, toc: BinaryIO, split: TarSplitLines) -> bool:
-        """All entries; whether the tar-split can give the tar back."""
-        stream = BlockStream(self._blocks(pipe))
-        parser = KeepingParser(stream)
-        exact, count, written = True, 0, toc.write(b'{"version":1,"entries":[')
-        while (entry := parser.next()) is not None:
-            check_describable(entry)
-            if count and count % _DRAIN_ENTRIES == 0:
-                written += toc.write(self._toc.drain() + b",")
-                if written > MAX_TOC_BYTES or count >= MAX_ENTRIES:
-                    raise FormatError(f"tar: wanted at most {MAX_ENTRIES} entries and {MAX_TOC_BYTES} bytes of names")
-            count += 1
-            split.raw(entry.raw)
-            one = SourceEntry(entry, stream)
-            if entry.sparse is not None:
-                exact = False
-                self._sparse(one)
-                one.padding()
-                continue
-            crc = self._plain(one)
-            split.file(entry.name, entry.size, crc)
-            split.raw(one.padding())
-        split.raw(parser.before_end)
-        for data in stream.rest():
-            split.raw(data)
-        split.flush()
-        toc.write(self._toc.drain() + b"]}")
-        return exact
+    def entry(self, one: SourceEntry) -> int | None:
+        """See TarPass."""
+        if self._count and self._count % _DRAIN_ENTRIES == 0:
+            self._toc_size += self._toc_file.write(self._toc.drain() + b",")
+            if self._toc_size > MAX_TOC_BYTES or self._count >= MAX_ENTRIES:
+                raise FormatError(f"tar: wanted at most {MAX_ENTRIES} entries and {MAX_TOC_BYTES} bytes of names")
+        self._count += 1
+        if one.entry.sparse is None:
+            return self._plain(one)
+        self._sparse(one)
+        return None
 
     def _plain(self, one: SourceEntry) -> int:
         entry = one.entry
@@ -219,4 +177,4 @@ def remove_unfinished(layers: Path) -> None:
 def tar_split_of(directory: Path) -> Path | None:
     """The tar-split of a layer that was unpacked here, where it has one."""
     path = directory / TAR_SPLIT
-    return path if os.path.isfile(path) else None
+    return path if path.is_file() else None

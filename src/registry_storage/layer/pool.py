@@ -33,6 +33,7 @@ from ..toc.index import TocIndex
 from .activity import Activity
 from .background import Background
 from .chunks import ChunkFetcher
+from .completion import complete_layer
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .memory import MemoryBudget
@@ -40,6 +41,7 @@ from .plain import remove_layer, tar_split_of, unpack_layer
 from .single_flight import SingleFlight
 from .source import BlobSource, ByteSource
 from .tar_of_blob import TarOfBlob
+from .tar_pass import TAR_SPLIT
 from .toc_source import fetch_toc
 
 _log = logging.getLogger(__name__)
@@ -181,6 +183,15 @@ class Pool:
             )
         return link
 
+    async def complete(self, link: Link, diff_id: Digest) -> Path | None:
+        """Bring the rest of a layer in one pass, and compare the whole with `diff_id`; the tar-split where it has one.
+
+        Gives way to readers. Raises VerificationError, FormatError, RegistryError and OSError.
+        """
+        layer = await self.layer(link)
+        path = self._root.layer(layer.key) / TAR_SPLIT
+        return path if await complete_layer(layer, diff_id, path, self._activity, self._streams) else None
+
     def tar_split(self, key: LayerKey) -> Path | None:
         """The tar-split of a layer that was unpacked whole here, where it has one."""
         return tar_split_of(self._root.layer(key))
@@ -271,12 +282,15 @@ class Pool:
             self.background.forget(layer)
         return uses
 
-    async def resume(self) -> None:
-        """Go on with the background work of an earlier daemon for the layers that are in use."""
+    async def resume(self, completes: Callable[[Link], bool]) -> None:
+        """Go on with the background work of an earlier daemon for the layers that are in use.
+
+        `completes`: somebody else brings the rest of the link's layer.
+        """
         for link in self._ledger.links():
             if link.uses:
                 try:
-                    self.background.want(await self.layer(link))
+                    self.background.want(await self.layer(link), rest=not completes(link))
                 except (RegistryStorageError, OSError) as error:
                     _log.warning("layer %s of %s: not resumed: %s", link.layer_digest, link.reference, error)
 

@@ -10,7 +10,7 @@ from ..errors import UnavailableError
 from ..formats.base import Compression
 from ..formats.unpacking import Unpacking, detect_compression
 from ..registry.hosts import LinkEstimate
-from .source import BlobSource
+from .source import ByteSource
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class TarOfBlob:
     """What ChunkFetcher takes for a source; every range costs the blob from its start up to the range's end."""
 
-    def __init__(self, name: str, source: BlobSource, blob_size: int, workers: trio.CapacityLimiter) -> None:
+    def __init__(self, name: str, source: ByteSource, blob_size: int, workers: trio.CapacityLimiter) -> None:
         self._name = name
         self._source = source
         self._blob_size = blob_size
