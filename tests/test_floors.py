@@ -14,8 +14,8 @@ FLOORS = {
     "registry": 2, "cache": 2, "control": 2,
     "layer": 3,
     "store": 4, "convert": 4, "images": 4,
-    "daemon": 5, "status": 5, "image_requests": 5, "flags": 5,
-    "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
+    "daemon": 5, "supervision": 5, "status": 5, "image_requests": 5, "flags": 5, "cli": 5,
+    "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
 }  # fmt: skip
 
 NEIGHBOURS_APART = [
@@ -23,7 +23,7 @@ NEIGHBOURS_APART = [
     ("store", "convert"), ("store", "images"), ("convert", "images"),
 ]  # fmt: skip
 ONLY_IN = {
-    "h11": {"control/server.py"},
+    "h11": {"control/server.py", "registry/wire.py"},
     "httpx": {"registry", "control/client.py"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
     "sqlite3": {"cache/ledger.py"},

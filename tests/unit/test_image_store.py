@@ -237,9 +237,9 @@ def test_layers_follow_the_mount_point(path: Path) -> None:
     image = new_image("a:1", "base")
     open_store(path, MOUNT).publish(image)
     store = open_store(path, Path("/elsewhere"))
-    layer = image.layers[0]
-    assert store.target(layer.record.id) == layer.target
-    assert (store.directory(layer.record.id) / "diff").readlink() == Path("/elsewhere", layer.target)
+    assert store.target(image.layers[0].record.id) == image.layers[0].target
+    link = store.directory(image.layers[0].record.id) / "diff"
+    assert link.readlink() == Path("/elsewhere", image.layers[0].target)
 
 
 _READER = """\

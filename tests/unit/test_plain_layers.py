@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from registry_storage._ext.writer import compress_pieces
-from registry_storage.cache.content import Content
+from registry_storage.cache.content import Content, state_bytes
 from registry_storage.descriptor import Descriptor
 from registry_storage.digest import Digest
 from registry_storage.errors import FormatError, RegistryStorageError, UnavailableError, VerificationError
@@ -60,7 +60,9 @@ class Unpacked:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.index = TocIndex((directory / "index").read_bytes())
-        self.content = Content(directory, size=self.index.content_size, chunk_count=self.index.chunk_count)
+        count = self.index.chunk_count
+        state = memoryview(bytearray(state_bytes(count)))
+        self.content = Content(directory, size=self.index.content_size, chunk_count=count, state=state)
 
     def inode(self, path: str) -> int:
         inode = 0

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 import trio
 
-from ..cache.content import Content
+from ..cache.content import Content, state_bytes
 from ..cache.documents import Documents
 from ..cache.ledger import Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
+from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
 from ..errors import (
@@ -25,7 +26,7 @@ from ..errors import (
     RegistryStorageError,
     UnavailableError,
 )
-from ..formats.detect import LazyLayer
+from ..formats.detect import LazyLayer, detect
 from ..formats.plain import plain
 from ..reference import Reference
 from ..registry.client import RegistryClient
@@ -51,6 +52,8 @@ STREAMS = 3
 """Layers that are unpacked whole at the same time; they wait for the network, so they have threads of their own."""
 MEMORY_BYTES = 128 << 20
 """For what is being fetched and decoded, all layers together; a single larger chunk goes alone."""
+MAX_OPENED_AHEAD = 128
+"""Layers of an image that are opened when the first is asked for."""
 FAILURE_SECONDS = 2.0
 """How long a failure answers for those who ask the same at once; then it is tried again."""
 
@@ -69,10 +72,12 @@ class Pool:
         prefetch: bool,
         background_fetch: bool,
         lookup_timeout_seconds: float,
+        shared_state: SharedState,
         opened: Callable[[int, Layer], None],
     ) -> None:
         """`opened` is told the layer number of each link whose layer was opened, and the layer."""
         self._opened = opened
+        self._shared_state = shared_state
         self._root = root
         self._ledger = ledger
         self._registry = registry
@@ -89,6 +94,8 @@ class Pool:
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
         self._layer_flights: SingleFlight[LayerKey, Layer] = SingleFlight(nursery)
         self._config_flights: SingleFlight[Digest, bytes] = SingleFlight(nursery)
+        self._expected: set[Digest] = set()
+        """Manifests whose layers are open or being opened."""
         self._failures: dict[object, tuple[float, Exception]] = {}
 
     # Images
@@ -207,6 +214,10 @@ class Pool:
             return layer
         image = await self.image_of(link)
         _, descriptor, lazy = image.part(link)
+        known = LayerKey(descriptor.digest, lazy.toc_digest) in self._layers
+        if not known and image.manifest_digest not in self._expected:
+            self._expected.add(image.manifest_digest)
+            self._nursery.start_soon(self._open_all, image)
         layer = await self.open_layer(image, descriptor, lazy)
         if link.number not in self._by_number:
             self._by_number[link.number] = layer
@@ -219,21 +230,11 @@ class Pool:
         A plain one that is not here is unpacked, which may take longer than the time for a lookup: then this raises
         UnavailableError, and it goes on.
         """
-        key = LayerKey(descriptor.digest, lazy.toc_digest)
-        layer = self._layers.get(key)
-        what = f"layer {descriptor.digest} of {image.reference}"
-        if layer is not None:
-            layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
-        elif lazy.toc_digest == descriptor.digest:
-            layer = await self._in_time(what, self.unpack_layer, image, descriptor, lambda _: None)
-        else:
-            layer = await self._layer_flights.run(
-                key,
-                lambda: self._remembering_failure(
-                    key, lambda: self._in_time(what, self._open, key, image, descriptor, lazy)
-                ),
-            )
-            layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        if lazy.toc_digest == descriptor.digest:
+            what = f"layer {descriptor.digest} of {image.reference}"
+            return await self._in_time(what, self.unpack_layer, image, descriptor, lambda _: None)
+        layer = await self._open_once(image, descriptor, lazy)
+        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
         return layer
 
     async def unpack_layer(
@@ -251,6 +252,38 @@ class Pool:
             )
         layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
         return layer
+    async def _open_all(self, image: ResolvedImage) -> None:
+        """Whoever asks for one layer will ask for the others and the config: all of them in one round trip."""
+
+        async def open_ahead(descriptor: Descriptor) -> None:
+            try:
+                await self._open_once(image, descriptor, detect(descriptor))
+            except (RegistryStorageError, OSError) as error:
+                _log.debug("layer %s of %s: not opened ahead: %s", descriptor.digest, image.reference, error)
+
+        async def fetch_config() -> None:
+            try:
+                await self.config(image)
+            except (RegistryStorageError, OSError) as error:
+                _log.debug("config of %s: not fetched ahead: %s", image.reference, error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_config)
+            for descriptor in image.manifest.layers[:MAX_OPENED_AHEAD]:
+                nursery.start_soon(open_ahead, descriptor)
+
+    async def _open_once(self, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer) -> Layer:
+        key = LayerKey(descriptor.digest, lazy.toc_digest)
+        layer = self._layers.get(key)
+        if layer is not None:
+            return layer
+        what = f"layer {descriptor.digest} of {image.reference}"
+        return await self._layer_flights.run(
+            key,
+            lambda: self._remembering_failure(
+                key, lambda: self._in_time(what, self._open, key, image, descriptor, lazy)
+            ),
+        )
 
     async def layer_by_number(self, number: int) -> Layer:
         """The layer of a layer number. Raises NoSuchNodeError for a number that was never given."""
@@ -382,7 +415,10 @@ class Pool:
         pieces: ByteSource,
     ) -> Layer:
         """`pieces`: where chunks come from; the blob itself but for a plain layer."""
-        content = Content(self._root.layer(key), size=index.content_size, chunk_count=index.chunk_count)
+        state = self._shared_state.region(key, state_bytes(index.chunk_count))
+        content = Content(
+            self._root.layer(key), size=index.content_size, chunk_count=index.chunk_count, state=state
+        )
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,
