@@ -3,6 +3,7 @@
 import base64
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,8 @@ class Daemon:
         A loopback registry, written as insecure into the private registries.conf that the daemon reads.
     options
         Further words of its command line.
+    environment
+        Further variables.
     """
 
     def __init__(
@@ -37,11 +40,13 @@ class Daemon:
         *,
         log: Path,
         options: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.root = root
         self.mountpoint = mountpoint
         self.log = log
         self.options = options
+        self._environment = dict(environment or {})
         self._process: processes.Background | None = None
         self._registries_conf = log.with_name(log.name + ".registries.conf")
         self._registries_conf.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +68,7 @@ class Daemon:
                 "CONTAINERS_REGISTRIES_CONF": os.fspath(self._registries_conf),
                 "PYTHONUNBUFFERED": "1",
                 "PYTHONPATH": os.pathsep.join(sys.path),
+                **self._environment,
             },
         )
         self._process.wait_until(

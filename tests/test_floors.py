@@ -15,7 +15,7 @@ FLOORS = {
     "registry": 2, "cache": 2, "control": 2, "podman": 2,
     "layer": 3,
     "store": 4, "convert": 4, "images": 4,
-    "daemon": 5, "supervision": 5, "status": 5, "upkeep": 5, "cache_routes": 5,
+    "daemon": 5, "supervision": 5, "status": 5, "upkeep": 5, "cache_routes": 5, "image_requests": 5,
     "flags": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
 }  # fmt: skip
 

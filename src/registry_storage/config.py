@@ -107,6 +107,15 @@ class Settings:
     keep_unused_hours: float = _setting(
         168.0, "how long layers stay that no image uses any more", metavar="H", bounds=(0, 87600)
     )
+    images: Path | None = _setting(
+        None, "the additional image store that we write (default: images in the root)", metavar="DIR"
+    )
+    images_grace_seconds: float = _setting(
+        30.0,
+        "how long what was removed from the image store stays for podmans that have read its lists before",
+        metavar="S",
+        bounds=(0.1, 3600),
+    )
     log_level: str = _setting("info", "the least important lines to log", choices=LOG_LEVELS)
     log_format: str = _setting("text", "log lines for people, or one JSON object a line", choices=LOG_FORMATS)
 
@@ -119,6 +128,11 @@ class Settings:
                     raise ConfigError(f"{about.name}: wanted {low} to {high}, got {value}")
             if about.choices and value not in about.choices:
                 raise ConfigError(f"{about.name}: wanted one of {', '.join(about.choices)}, got {value!r}")
+
+
+def images_path(settings: Settings) -> Path:
+    """Where the additional image store is."""
+    return settings.images or settings.root / "images"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import cache, convert, look, optimize, repair
+from .commands import cache, convert, images, look, optimize, repair
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     look.add_parsers(commands)
     repair.add_parser(commands)
     cache.add_parser(commands)
+    images.add_parsers(commands)
     return parser
 
 

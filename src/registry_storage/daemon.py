@@ -14,12 +14,17 @@ from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .cache.shared_state import SharedState
-from .config import Settings
+from .config import Settings, images_path
 from .control.address import Access, socket_path
 from .control.routes import Routes
 from .control.server import ControlServer
+from .image_requests import ImageRequests
+from .images.added import AddedImages
+from .images.repair import open_store
+from .layer.plain import remove_unfinished
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
+from .podman.graph_roots import known_graph_roots
 from .registry.surroundings import Surroundings
 from .status import Status
 from .store import kernel
@@ -41,6 +46,7 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
     Raises CacheError, ConfigError, MountError.
     """
     with Root(settings.root, lock=handed.lock) as root:
+        remove_unfinished(root.layers)
         ledger = Ledger(root.ledger)
         try:
             async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
@@ -65,6 +71,13 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 supervisor = SupervisorLink(channel)
                 routes = Routes()
+                store = await trio.to_thread.run_sync(open_store, images_path(settings), mountpoint)
+                added = AddedImages(
+                    store, pool, ledger,
+                    graph_roots=lambda: known_graph_roots(ledger.graph_roots),
+                    grace_seconds=settings.images_grace_seconds,
+                )  # fmt: skip
+                ImageRequests(added, nursery).register(routes)
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
                 routes.add("POST", "/v1/upgrade", supervisor.upgrade)
                 upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
@@ -74,6 +87,10 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                     with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                         nursery.start_soon(control.serve)
                         nursery.start_soon(upkeep.run, control.check)
+                        nursery.start_soon(added.run)
+                        nursery.start_soon(pool.resume, added.completes)
+                        if settings.background_fetch:
+                            nursery.start_soon(added.run_completions)
                         await _serve(session, pool, recorder, supervisor, mountpoint, handed, settings)
                 finally:
                     session.close()
@@ -103,7 +120,6 @@ async def _serve(
         nursery.start_soon(supervisor.listen, session.leave)
         nursery.start_soon(pool.background.run)
         nursery.start_soon(_announce, supervisor, mountpoint, settings)
-        nursery.start_soon(pool.resume)
         await session.serve(pool.layer_by_number, recorder)
         nursery.cancel_scope.cancel()
 

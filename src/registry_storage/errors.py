@@ -9,6 +9,7 @@ RegistryStorageError
 ├── FormatError                  a blob's footer, TOC or frame breaks its format or our limits
 │   └── NotLazyError             a layer in no lazily pullable format (not a defect: podman pulls it itself)
 ├── VerificationError            bytes whose digest is not the expected one
+│   └── DiffIdError              a blob that is the manifest's, but whose tar is not the config's
 ├── RegistryError                the registry's side
 │   ├── NotFoundError            404: no such image or blob
 │   ├── UnauthorizedError        401 or 403 although every credential was tried
@@ -73,6 +74,10 @@ class VerificationError(RegistryStorageError):
         self.what = what
         self.wanted = wanted
         self.got = got
+
+
+class DiffIdError(VerificationError):
+    """A layer's blob has the digest that the manifest names, but its tar not the diffID that the config names."""
 
 
 class RegistryError(RegistryStorageError):

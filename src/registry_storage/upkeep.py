@@ -12,7 +12,7 @@ from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .cache_routes import CacheRoutes
-from .config import Settings
+from .config import Settings, images_path
 from .control.routes import Json, Request, Routes
 from .errors import InvalidInputError, RegistryStorageError
 from .layer.collection import Collection
@@ -35,6 +35,7 @@ class Upkeep:
     ) -> None:
         documents = Documents(root.documents)
         own_roots = [Path(path) for path in settings.graph_roots.split(":") if path]
+        own_roots.append(images_path(settings))  # laid out like a graph root: an added image uses its layers
         self._root = root
         self._ledger = ledger
         self._pool = pool

@@ -93,7 +93,7 @@ class Root:
 
     def layer(self, key: LayerKey) -> Path:
         """The directory of one layer."""
-        return self.path / "layers" / str(key)
+        return self.layers / str(key)
 
     def blob(self, digest: Digest) -> Path:
         """A whole, verified blob."""

@@ -7,8 +7,8 @@ from typing import BinaryIO, Final
 from ..errors import InvalidInputError
 from ..formats.tar.content import SourceEntry
 from ..formats.tar.entry import TarEntry, clean_path
-from ..formats.tar.parser import TarParser
-from ..formats.tar.stream import BlockStream, FileStream, TarBytes
+from ..formats.tar.parser import KeepingParser, TarParser
+from ..formats.tar.stream import BlockStream, FileStream
 from ..formats.unpacking import unpacked_blocks
 from ..toc.special_names import HIDDEN_AT_ROOT
 from .ordering import Place, prioritize
@@ -32,7 +32,7 @@ class TarSource:
     def entries(self, *, keep_hidden: bool = False) -> Iterator[SourceEntry]:
         """In the source's order. Landmarks and TOC are left out unless `keep_hidden`."""
         stream = BlockStream(self._blocks)
-        self._parser = parser = _KeepingParser(stream) if keep_hidden else TarParser(stream)
+        self._parser = parser = KeepingParser(stream) if keep_hidden else TarParser(stream)
         while (entry := parser.next()) is not None:
             one = SourceEntry(entry, stream)
             if entry.path in HIDDEN_AT_ROOT and not keep_hidden:
@@ -102,25 +102,6 @@ class TarSource:
         spool.seek(0)
         return places, positions
 
-
-class _KeepingParser(TarParser):
-    """Keeps global headers as part of the entry behind them, so that no byte is lost."""
-
-    def __init__(self, stream: TarBytes) -> None:
-        super().__init__(stream)
-        self._kept = b""
-
-    def global_headers(self, raw: bytes) -> None:
-        self._kept += raw
-
-    def next(self) -> TarEntry | None:
-        entry = super().next()
-        if entry is None:
-            self.before_end = self._kept + self.before_end
-        else:
-            entry.raw = self._kept + entry.raw
-        self._kept = b""
-        return entry
 
 
 def source_paths(source: BinaryIO) -> Iterator[TarEntry]:

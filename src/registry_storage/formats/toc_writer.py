@@ -117,8 +117,14 @@ class TocWriter:
         if chunk.is_hole:
             text.append(b',"chunkType":"zeros"')
 
+    def drain(self) -> bytes:
+        """The entries so far, separated by commas, and forgotten: for whoever puts the document together."""
+        parts = b",".join(self._parts)
+        self._parts.clear()
+        return parts
+
     def finish(self, tar_split_digest: str | None = None) -> bytes:
-        """The document."""
+        """The document; nothing may have been drained."""
         end = b"]}" if tar_split_digest is None else b'],"tarSplitDigest":"%s"}' % tar_split_digest.encode()
         return b'{"version":1,"entries":[' + b",".join(self._parts) + end
 

@@ -1,7 +1,7 @@
 """The tar in a layer blob of any compression, as a stream of blocks."""
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 from .._ext import unpack
 from ..errors import FormatError
@@ -30,7 +30,14 @@ def detect_compression(start: bytes) -> Compression:
     return Compression.NONE
 
 
-def unpacked_blocks(source: BinaryIO, progress: Callable[[int], None]) -> Iterator[bytes]:
+class Readable(Protocol):
+    """A file, or what is read like one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Some bytes, about `size` of them; none at the end."""
+
+
+def unpacked_blocks(source: Readable, progress: Callable[[int], None]) -> Iterator[bytes]:
     """The decompressed stream in blocks of up to `BLOCK_BYTES`; `progress` gets the bytes taken from `source`.
 
     Raises FormatError: another compression than gzip and zstd, a corrupt or cut stream.

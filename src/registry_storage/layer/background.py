@@ -38,8 +38,8 @@ class Background:
         self._put_prioritized, self._prioritized = trio.open_memory_channel[Layer](math.inf)
         self._put_remaining, self._remaining = trio.open_memory_channel[Layer](math.inf)
 
-    def want(self, layer: Layer) -> None:
-        """The layer is in use."""
+    def want(self, layer: Layer, *, rest: bool = True) -> None:
+        """The layer is in use. Not `rest`: somebody else brings what is not prioritized."""
         if layer in self._wanted:
             return
         self._wanted.add(layer)
@@ -47,7 +47,7 @@ class Background:
         self._activity.touch()
         if self._prefetch and layer.index.prefetch_end:
             self._put_prioritized.send_nowait(layer)
-        if self._rest:
+        if self._rest and rest:
             self._put_remaining.send_nowait(layer)
 
     def forget(self, layer: Layer) -> None:

@@ -18,7 +18,7 @@ from .ahead import ReadAhead, Window, reach_bytes
 from .loose import LooseChunks
 from .memory import MemoryBudget
 from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
-from .source import BlobSource
+from .source import ByteSource
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class ChunkFetcher:
         layer_format: LayerFormat,
         index: TocIndex,
         content: Content,
-        source: BlobSource,
+        source: ByteSource,
         activity: Activity,
         nursery: trio.Nursery,
         workers: trio.CapacityLimiter,
@@ -116,6 +116,10 @@ class ChunkFetcher:
     def is_on_its_way(self, number: int) -> bool:
         """Somebody fetches or hashes this chunk at this moment."""
         return number in self._pending
+
+    def adopt(self, numbers: Sequence[int]) -> None:
+        """Somebody else has verified these chunks and put them in their place."""
+        self._ready(numbers)
 
     def _start(self, numbers: Iterable[int], whom: _For) -> list[_Pending]:
         waits: list[_Pending] = []

@@ -4,11 +4,12 @@ import logging
 from dataclasses import dataclass
 
 from ..cache.documents import Documents
-from ..cache.ledger import Ledger
+from ..cache.ledger import Ledger, Link
 from ..descriptor import INDEXES, MANIFESTS, MAX_CONFIG_BYTES, Descriptor, Index, Manifest, Platform, parse_diff_ids
 from ..digest import Digest
 from ..errors import FormatError, InvalidDocumentError, NotFoundError
 from ..formats.detect import LazyLayer, detect
+from ..formats.plain import plain
 from ..reference import Reference
 from ..registry.client import RegistryClient
 
@@ -43,6 +44,24 @@ class ResolvedImage:
         return None
 
 
+    def part(self, link: Link) -> tuple[int, Descriptor, LazyLayer]:
+        """The layer of a link: position, descriptor, format. Raises NotFoundError, and as `find`."""
+        if link.toc_digest == link.layer_digest:
+            found = self.find_plain(link.layer_digest)
+        else:
+            found = self.find(link.name_digest)
+        if found is None:
+            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
+        return found
+
+    def find_plain(self, layer_digest: Digest) -> tuple[int, Descriptor, LazyLayer] | None:
+        """The layer of this digest, as one that is unpacked whole. Raises NotLazyError for what is no tar."""
+        for position, descriptor in enumerate(self.manifest.layers):
+            if descriptor.digest == layer_digest:
+                return position, descriptor, plain(descriptor)
+        return None
+
+
 class Images:
     """Resolves references; what was resolved once is known without the network."""
 
@@ -62,23 +81,35 @@ class Images:
             return None
         return ResolvedImage(Reference.parse(text), image.manifest_digest, Manifest.parse(data, f"manifest of {text}"))
 
+    def remember(self, image: ResolvedImage) -> None:
+        """The image's reference leads to its manifest from now on, without the network."""
+        self._ledger.put_image(str(image.reference), image.manifest_digest)
+
     async def fetch(self, text: str) -> ResolvedImage:
-        """Ask the registry what `text` is now.
+        """Ask the registry what `text` is now, and remember it.
 
         Raises InvalidReferenceError, InvalidDocumentError, RegistryError, VerificationError.
         """
-        reference = Reference.parse(text)
+        image = await self.resolve(Reference.parse(text), self._platform)
+        self._ledger.put_image(text, image.manifest_digest)
+        return image
+
+    async def resolve(self, reference: Reference, platform: Platform | None = None) -> ResolvedImage:
+        """Ask the registry what `reference` is now, for `platform` or this host's; its manifest is kept.
+
+        Raises as `fetch`.
+        """
+        platform = platform or self._platform
         digest, media_type, data = await self._registry.fetch_manifest(reference)
         if media_type in INDEXES:
-            chosen = Index.parse(data, f"index of {text}").select(self._platform)
+            chosen = Index.parse(data, f"index of {reference}").select(platform)
             if chosen is None:
-                raise NotFoundError(f"{text}: the index has no image for {self._platform}")
+                raise NotFoundError(f"{reference}: the index has no image for {platform}")
             digest, media_type, data = await self._registry.fetch_manifest(reference, chosen.digest)
         if media_type not in MANIFESTS:
-            raise InvalidDocumentError(f"manifest of {text}: media type {media_type!r:.100} is not supported")
-        manifest = Manifest.parse(data, f"manifest of {text}")
+            raise InvalidDocumentError(f"manifest of {reference}: media type {media_type!r:.100} is not supported")
+        manifest = Manifest.parse(data, f"manifest of {reference}")
         self._documents.store(data)
-        self._ledger.put_image(text, digest)
         return ResolvedImage(reference, digest, manifest)
 
     async def by_manifest(self, reference: Reference, digest: Digest) -> ResolvedImage:
@@ -108,9 +139,13 @@ class Images:
 
     async def diff_id(self, image: ResolvedImage, position: int) -> Digest:
         """The diffID of the layer at `position`. Raises InvalidDocumentError when the config has not one per layer."""
+        return (await self.diff_ids(image))[position]
+
+    async def diff_ids(self, image: ResolvedImage) -> tuple[Digest, ...]:
+        """The diffID of each layer, base first. Raises InvalidDocumentError when the config has not one per layer."""
         diff_ids = parse_diff_ids(await self.config(image), f"config of {image.reference}")
         if len(diff_ids) != len(image.manifest.layers):
             raise InvalidDocumentError(
                 f"config of {image.reference}: wanted {len(image.manifest.layers)} diff_ids, got {len(diff_ids)}"
             )
-        return diff_ids[position]
+        return diff_ids

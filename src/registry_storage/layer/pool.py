@@ -4,6 +4,7 @@ import logging
 import mmap
 import os
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,25 +18,40 @@ from ..cache.root import LayerKey, Root, write_atomically
 from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
-from ..errors import FormatError, NoSuchNodeError, NotFoundError, RegistryStorageError, UnavailableError
+from ..errors import (
+    CacheError,
+    FormatError,
+    NoSuchNodeError,
+    NotFoundError,
+    NotLazyError,
+    RegistryStorageError,
+    UnavailableError,
+)
 from ..formats.detect import LazyLayer, detect
+from ..formats.plain import plain
 from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..toc.index import TocIndex
 from .activity import Activity
 from .background import Background
 from .chunks import ChunkFetcher
+from .completion import complete_layer
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .loose import LooseChunks
 from .memory import MemoryBudget
+from .plain import remove_layer, tar_split_of, unpack_layer
 from .single_flight import SingleFlight
-from .source import BlobSource
+from .source import BlobSource, ByteSource
+from .tar_of_blob import TarOfBlob
+from .tar_pass import TAR_SPLIT
 from .toc_source import fetch_toc
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+STREAMS = 3
+"""Layers that are unpacked whole at the same time; they wait for the network, so they have threads of their own."""
 MEMORY_BYTES = 128 << 20
 """For what is being fetched and decoded, all layers together; a single larger chunk goes alone."""
 MAX_OPENED_AHEAD = 128
@@ -77,6 +93,7 @@ class Pool:
             self._activity, prefetch=prefetch, rest=background_fetch, has_room=eviction.has_room
         )
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
+        self._streams = trio.CapacityLimiter(STREAMS)
         self._memory = MemoryBudget(MEMORY_BYTES)
         self.loose = LooseChunks(eviction.make_room)
         self._layers: dict[LayerKey, Layer] = {}
@@ -93,6 +110,19 @@ class Pool:
     async def image(self, text: str) -> ResolvedImage:
         """The image of a reference: as known, else as the registry says. Raises RegistryStorageError."""
         return self._images.known(text) or await self._resolve(text)
+
+    async def resolve(self, reference: Reference, platform: Platform | None) -> ResolvedImage:
+        """What the registry says now, for `platform` or this host's; the result's reference is its digest's.
+
+        Nothing but the manifest is remembered. Raises RegistryStorageError.
+        """
+        image = await self._in_time(f"image {reference}", self._images.resolve, reference, platform)
+        return replace(image, reference=reference.with_digest(image.manifest_digest))
+
+    async def diff_ids(self, image: ResolvedImage) -> tuple[Digest, ...]:
+        """The diffID of each layer, base first. Raises RegistryStorageError."""
+        await self.config(image)
+        return await self._images.diff_ids(image)
 
     async def image_of(self, link: Link) -> ResolvedImage:
         """The image through which `link` was made, although its tag may have moved since."""
@@ -119,10 +149,7 @@ class Pool:
     @staticmethod
     def position(image: ResolvedImage, link: Link) -> int:
         """Where the link's layer is in its image, the base layer being 0. Raises NotFoundError."""
-        found = image.find(link.name_digest)
-        if found is None:
-            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
-        return found[0]
+        return image.part(link)[0]
 
     # Links and layers
 
@@ -135,14 +162,53 @@ class Pool:
         if known is not None:
             return known
         image = self._images.known(text)
-        found = image.find(name_digest) if image else None
+        found = self._find(image, name_digest) if image else None
         if image is None or found is None:
             image = await self._resolve(text)
-            found = image.find(name_digest)
+            found = self._find(image, name_digest)
         if found is None:
             raise NotFoundError(f"{text}: no layer has the digest {name_digest}")
         _, descriptor, lazy = found
         return self._ledger.put_link(text, name_digest, image.manifest_digest, descriptor.digest, lazy.toc_digest)
+
+    def _find(self, image: ResolvedImage, name_digest: Digest) -> tuple[int, Descriptor, LazyLayer] | None:
+        """A lazily pullable layer, or one that has been unpacked whole here."""
+        try:
+            return image.find(name_digest)
+        except NotLazyError:
+            found = image.find_plain(name_digest)
+            if found is None or not (self._root.layer(LayerKey(name_digest, name_digest)) / "index").exists():
+                raise
+            return found
+
+    def keep(self, image: ResolvedImage, descriptor: Descriptor, toc_digest: Digest) -> Link:
+        """Show a layer under the image's reference and its layer digest, from now on without the network.
+
+        Raises CacheError where another tree of that name is in use.
+        """
+        self._images.remember(image)
+        link = self._ledger.put_link(
+            str(image.reference), descriptor.digest, image.manifest_digest, descriptor.digest, toc_digest
+        )
+        if link.toc_digest != toc_digest:
+            raise CacheError(
+                f"layer {descriptor.digest} of {image.reference}: in use with the TOC {link.toc_digest}, "
+                f"wanted {toc_digest}"
+            )
+        return link
+
+    async def complete(self, link: Link, diff_id: Digest) -> Path | None:
+        """Bring the rest of a layer in one pass, and compare the whole with `diff_id`; the tar-split where it has one.
+
+        Gives way to readers. Raises VerificationError, FormatError, RegistryError and OSError.
+        """
+        layer = await self.layer(link)
+        path = self._root.layer(layer.key) / TAR_SPLIT
+        return path if await complete_layer(layer, diff_id, path, self._activity, self._streams) else None
+
+    def tar_split(self, key: LayerKey) -> Path | None:
+        """The tar-split of a layer that was unpacked whole here, where it has one."""
+        return tar_split_of(self._root.layer(key))
 
     def peek(self, number: int) -> Layer | None:
         """The open layer of a layer number, if it is open."""
@@ -153,24 +219,46 @@ class Pool:
         layer = self._by_number.get(link.number)
         if layer is not None:
             return layer
-        key = LayerKey(link.layer_digest, link.toc_digest)
         image = await self.image_of(link)
-        found = image.find(link.name_digest)
-        if found is None:
-            raise NotFoundError(f"{link.reference}: manifest {link.manifest_digest} has no layer {link.name_digest}")
-        _, descriptor, lazy = found
-        layer = self._layers.get(key)
-        if layer is None:
-            if image.manifest_digest not in self._expected:
-                self._expected.add(image.manifest_digest)
-                self._nursery.start_soon(self._open_all, image)
-            layer = await self._open_once(image, descriptor, lazy)
-        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        _, descriptor, lazy = image.part(link)
+        known = LayerKey(descriptor.digest, lazy.toc_digest) in self._layers
+        if not known and image.manifest_digest not in self._expected:
+            self._expected.add(image.manifest_digest)
+            self._nursery.start_soon(self._open_all, image)
+        layer = await self.open_layer(image, descriptor, lazy)
         if link.number not in self._by_number:
             self._by_number[link.number] = layer
             self._opened(link.number, layer)
         return layer
 
+    async def open_layer(self, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer) -> Layer:
+        """A layer of an image, whatever it will be called. Raises RegistryStorageError or OSError.
+
+        A plain one that is not here is unpacked, which may take longer than the time for a lookup: then this raises
+        UnavailableError, and it goes on.
+        """
+        if lazy.toc_digest == descriptor.digest:
+            what = f"layer {descriptor.digest} of {image.reference}"
+            return await self._in_time(what, self.unpack_layer, image, descriptor, lambda _: None)
+        layer = await self._open_once(image, descriptor, lazy)
+        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        return layer
+
+    async def unpack_layer(
+        self, image: ResolvedImage, descriptor: Descriptor, progress: Callable[[int], None]
+    ) -> Layer:
+        """A layer that is unpacked whole, whatever its format; streamed from the registry when it is not here.
+
+        `progress` is called in a thread with the bytes of the blob that were taken so far. Raises as `open_layer`.
+        """
+        key = LayerKey(descriptor.digest, descriptor.digest)
+        layer = self._layers.get(key)
+        if layer is None:
+            layer = await self._layer_flights.run(
+                key, lambda: self._open_plain(key, image, descriptor, progress)
+            )
+        layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        return layer
     async def _open_all(self, image: ResolvedImage) -> None:
         """Whoever asks for one layer will ask for the others and the config: all of them in one round trip."""
 
@@ -249,12 +337,15 @@ class Pool:
         if layer is not None and layer not in self._by_number.values():
             self.background.forget(layer)
 
-    async def resume(self) -> None:
-        """Go on with the background work of an earlier daemon for the layers that are in use."""
+    async def resume(self, completes: Callable[[Link], bool]) -> None:
+        """Go on with the background work of an earlier daemon for the layers that are in use.
+
+        `completes`: somebody else brings the rest of the link's layer.
+        """
         for link in self._ledger.links():
             if link.uses:
                 try:
-                    self.background.want(await self.layer(link))
+                    self.background.want(await self.layer(link), rest=not completes(link))
                 except (RegistryStorageError, OSError) as error:
                     _log.warning("layer %s of %s: not resumed: %s", link.layer_digest, link.reference, error)
 
@@ -298,15 +389,62 @@ class Pool:
                     "seconds": round(trio.current_time() - started, 3),
                 },
             )
+        return self._opened_layer(key, descriptor, lazy, index, source, source)
+
+    async def _open_plain(
+        self, key: LayerKey, image: ResolvedImage, descriptor: Descriptor, progress: Callable[[int], None]
+    ) -> Layer:
+        directory = self._root.layer(key)
+        source = BlobSource()
+        source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        index = await self._load_index(key)
+        fresh = index is None
+        if index is None:
+            started = trio.current_time()
+            position = image.manifest.layers.index(descriptor)
+            diff_id = await self._images.diff_id(image, position)
+            await trio.to_thread.run_sync(remove_layer, directory)
+            await unpack_layer(directory, source, descriptor, diff_id, self._streams, progress)
+            index = await self._load_index(key, verify=False)
+            if index is None:
+                raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
+            _log.info(
+                "layer is unpacked whole",
+                extra={
+                    "reference": str(image.reference),
+                    "layer": str(descriptor.digest),
+                    "inodes": index.inode_count,
+                    "seconds": round(trio.current_time() - started, 3),
+                },
+            )
+        tar = TarOfBlob(str(descriptor.digest), source, descriptor.size, self._workers)
+        layer = self._opened_layer(key, descriptor, plain(descriptor), index, source, tar)
+        if fresh:  # every digest was computed from the bytes that were written
+            chunks = range(index.chunk_count)
+            layer.content.mark_ready([number for number in chunks if not index.chunk(number).is_hole])
+        return layer
+
+    def _opened_layer(
+        self,
+        key: LayerKey,
+        descriptor: Descriptor,
+        lazy: LazyLayer,
+        index: TocIndex,
+        source: BlobSource,
+        pieces: ByteSource,
+    ) -> Layer:
+        """`pieces`: where chunks come from; the blob itself but for a plain layer."""
         state = self._shared_state.region(key, state_bytes(index.chunk_count))
-        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count, state=state)
+        content = Content(
+            self._root.layer(key), size=index.content_size, chunk_count=index.chunk_count, state=state
+        )
         content.grown = self._eviction.grew
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,
             index,
             content,
-            source,
+            pieces,
             self._activity,
             self._nursery,
             self._workers,

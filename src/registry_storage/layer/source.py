@@ -3,12 +3,24 @@
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Protocol
 
 from ..errors import NotFoundError, RegistryError, UnauthorizedError, UnavailableError
 from ..registry.hosts import LinkEstimate
 from ..registry.mirrors import ReadableBlob
 
 _log = logging.getLogger(__name__)
+
+
+class ByteSource(Protocol):
+    """Where ranges of what a layer's index describes come from."""
+
+    @property
+    def link(self) -> LinkEstimate:
+        """What a request costs."""
+
+    def stream(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
+        """Exactly `size` bytes from `offset`, in order, as they arrive. Raises RegistryError."""
 
 
 class BlobSource:

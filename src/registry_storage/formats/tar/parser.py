@@ -10,6 +10,8 @@ from .stream import TarBytes
 BLOCK: Final = 512
 MAX_EXTENDED_BYTES: Final = 4 << 20
 """Of an extended header or a long name."""
+MAX_HEADERS_BYTES: Final = 16 << 20
+"""Of everything that stands before one entry."""
 _ZERO_BLOCK: Final = bytes(BLOCK)
 _ENDS: Final = b" \0"
 
@@ -57,6 +59,7 @@ class TarParser:
                     self.global_headers(block + body)
                     continue
                 raw += (block, body)
+                _check_headers(sum(map(len, raw)))
                 if kind == _PAX:
                     pax = _parse_pax(body[:size])
                 elif kind == _LONG_NAME:
@@ -154,6 +157,34 @@ class TarParser:
         entry.raw = b"".join(raw)
         entry.path = clean_path(entry.name)
         return entry
+
+
+class KeepingParser(TarParser):
+    """Keeps global headers as part of the entry behind them, so that no byte is lost."""
+
+    def __init__(self, stream: TarBytes) -> None:
+        super().__init__(stream)
+        self._kept = b""
+
+    def global_headers(self, raw: bytes) -> None:
+        """See TarParser."""
+        self._kept += raw
+        _check_headers(len(self._kept))
+
+    def next(self) -> TarEntry | None:
+        """See TarParser."""
+        entry = super().next()
+        if entry is None:
+            self.before_end = self._kept + self.before_end
+        else:
+            entry.raw = self._kept + entry.raw
+        self._kept = b""
+        return entry
+
+
+def _check_headers(size: int) -> None:
+    if size > MAX_HEADERS_BYTES:
+        raise FormatError(f"tar: extended headers of one entry: wanted at most {MAX_HEADERS_BYTES} bytes, got more")
 
 
 def _check_sum(block: bytes, start: int) -> None:

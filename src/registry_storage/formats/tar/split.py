@@ -1,6 +1,7 @@
 """tar-split: everything of a tar but the contents of its files (vbatts/tar-split, tar/storage)."""
 
 import binascii
+from collections.abc import Callable
 from typing import Final
 
 from ...digest import Digest
@@ -11,11 +12,11 @@ from ..toc_writer import json_string
 _FEED_BYTES: Final = 1 << 18
 
 
-class TarSplitWriter:
-    """One JSON object per line, compressed as it grows."""
+class TarSplitLines:
+    """One JSON object per line, handed to `feed` as they come; `flush` at the end."""
 
-    def __init__(self, level: int) -> None:
-        self._stream = FrameStream(level)
+    def __init__(self, feed: Callable[[bytes], object]) -> None:
+        self._feed = feed
         self._lines: list[bytes] = []
         self._held = 0
         self._position = 0
@@ -46,15 +47,24 @@ class TarSplitWriter:
         self._lines.append(line)
         self._held += len(line)
         if self._held >= _FEED_BYTES:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
-        self._stream.feed(b"".join(self._lines))
+    def flush(self) -> None:
+        """Hand out what is held back."""
+        self._feed(b"".join(self._lines))
         self._lines.clear()
         self._held = 0
 
+
+class TarSplitWriter(TarSplitLines):
+    """Compressed as podman's zstd:chunked holds it."""
+
+    def __init__(self, level: int) -> None:
+        self._stream = FrameStream(level)
+        super().__init__(self._stream.feed)
+
     def finish(self) -> tuple[TarSplit, Digest]:
         """The whole, and its digest."""
-        self._flush()
+        self.flush()
         payload = self._stream.finish()
         return TarSplit(payload, self._stream.size), Digest.of(payload)

@@ -1,0 +1,139 @@
+"""Images that were added run in every podman without a pull, whatever the format of their layers."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from lab import converters
+from lab.daemon import Daemon
+from lab.podman import Podman
+from tests.interop.stand import Generation, Laboratory
+
+_numbers = itertools.count()
+FORMATS = pytest.mark.parametrize("image_format", ["gzip", "estargz", "zstd", "zstd-stargz"])
+
+
+class Host:
+    """A daemon with an image store, and a podman that has it instead of a layer store."""
+
+    def __init__(self, laboratory: Laboratory, generation: Generation, name: str) -> None:
+        inside = generation.inside
+        own = laboratory.scratch / name
+        mountpoint = inside.stores / name if inside is not None else own / "store"
+        self.laboratory = laboratory
+        self.store = inside.work / f"{name}-images" if inside is not None else own / "images"
+        home = inside.work / name if inside is not None else own / "podman"
+        self.daemon = Daemon(
+            own / "root", mountpoint, laboratory.link.host, log=own / "daemon.log",
+            options=("--images", str(self.store), "--images-grace-seconds", "0.5", "--no-background-fetch"),
+            environment={"CONTAINERS_STORAGE_CONF": str(home / "storage-outside.conf")},
+        )  # fmt: skip
+        self.daemon.start()
+        self.podman = Podman(home, laboratory.link.host, images=self.store, inside=inside)
+        (home / "storage-outside.conf").write_text(f'[storage]\ngraphroot = "{home}/graph"\n')
+
+    def ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "registry_storage.ctl", *words, "--root", os.fspath(self.daemon.root)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+
+    def add(self, name: str, image_format: str) -> str:
+        """The image's name."""
+        image = converters.tag(name, image_format)
+        self.ctl("add", self.podman.name(image))
+        return image
+
+    def close(self) -> None:
+        self.podman.close()
+        self.daemon.stop()
+
+
+@pytest.fixture
+def host(laboratory: Laboratory, generation: Generation) -> Iterator[Host]:
+    one = Host(laboratory, generation, f"i{next(_numbers)}")
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@FORMATS
+def test_an_added_image_runs_and_a_pull_of_it_copies_nothing(host: Host, image_format: str) -> None:
+    host.laboratory.link.crossed()
+    image = host.add("python", image_format)
+    if image_format != "gzip":
+        share = host.laboratory.link.crossed().down_bytes / host.laboratory.image_bytes(image)
+        assert share < 0.1, f"{share:.0%} of the image came over the link when it was added"
+    podman = host.podman
+    run = ("run", "--rm", "--pull=never", "--network=none", podman.name(image))
+    assert podman.run(*run, "python3", "-c", "import json, numpy; print(json.dumps(7))").stdout == "7\n"
+    assert podman.run(*run, "sh", "-c", "echo again").stdout == "again\n"
+    podman.pull(image)
+    assert podman.layer_records() == []
+
+
+@pytest.mark.parametrize("image_format", ["gzip", "zstd"])
+def test_what_is_built_upon_an_added_image_stores_only_what_is_new(host: Host, image_format: str) -> None:
+    image, podman = host.add("redis", image_format), host.podman
+    name = podman.name(image)
+    container = podman.run("run", "-d", "--pull=never", "--network=none", name, "sleep", "1000").stdout.strip()
+    if not host.podman.inside:
+        assert podman.run("exec", container, "redis-server", "--version").stdout.startswith("Redis")
+    podman.run("stop", "-t", "0", container)
+    podman.run("commit", "-q", container, "localhost/committed:1")
+    assert podman.run("run", "--rm", "--network=none", "localhost/committed:1", "echo", "ran").stdout == "ran\n"
+    context = podman.home / "context"
+    context.mkdir()
+    (context / "Containerfile").write_text(f"FROM {name}\nRUN echo built > /built\n")
+    there = podman.inside.inside(context) if podman.inside else context
+    podman.run("build", "-q", "--network=host", "--pull=never", "--isolation=chroot", "-t", "localhost/built:1", there)
+    assert podman.run("run", "--rm", "--network=none", "localhost/built:1", "cat", "/built").stdout == "built\n"
+    ours = {path.name for path in (host.store / "overlay").iterdir()}
+    own = {record["id"] for record in podman.layer_records()}
+    assert own.isdisjoint(ours)
+    assert {record.get("parent") for record in podman.layer_records()} <= ours | own
+
+
+def test_an_image_that_shares_a_base_stores_only_its_own_layers(host: Host) -> None:
+    host.add("redis", "gzip")
+    before = len(list((host.store / "overlay").iterdir()))
+    image = host.add("python", "gzip")
+    count = host.laboratory.layer_count(image)
+    assert len(list((host.store / "overlay").iterdir())) == before + count - 1
+    # And one that podman pulls itself:
+    other = converters.tag("gcc", "gzip")
+    host.podman.pull(other)
+    assert len(host.podman.layer_records()) == host.laboratory.layer_count(other) - 1
+
+
+def test_a_plain_image_can_be_saved_and_pushed(host: Host) -> None:
+    """Saving and pushing read the layers in the same way; one generation does this, the other that."""
+    image, podman = host.add("redis", "gzip"), host.podman
+    target = podman.home / "copy"
+    there = podman.inside.inside(target) if podman.inside else target
+    if podman.inside:
+        podman.run("save", "-q", "-o", there, podman.name(image))
+        with tarfile.open(target) as archive:
+            assert json.load(archive.extractfile("manifest.json"))[0]["RepoTags"] == [podman.name(image)]  # type: ignore[arg-type]
+    else:
+        podman.run("push", "-q", podman.name(image), f"dir:{there}")
+        manifest = json.loads((target / "manifest.json").read_text())
+        assert len(manifest["layers"]) == host.laboratory.layer_count(image)
+
+
+def test_removed_images_are_gone_and_running_containers_go_on(host: Host) -> None:
+    image, podman = host.add("redis", "zstd"), host.podman
+    name = podman.name(image)
+    container = podman.run("run", "-d", "--pull=never", "--network=none", name, "sleep", "1000").stdout.strip()
+    host.ctl("remove", name)
+    assert name not in podman.run("images", "--format", "{{.Repository}}:{{.Tag}}").stdout
+    if not host.podman.inside:
+        assert podman.run("exec", container, "redis-server", "--version").stdout.startswith("Redis")
+    podman.run("restart", "-t", "0", container)
+    assert container[:12] in podman.run("ps", "-q").stdout
