@@ -121,6 +121,10 @@ class Description:
         """``--read-ahead-kib``."""
         return "--" + self.name.replace("_", "-")
 
+    def flag_for(self, value: object) -> str:
+        """The one that sets `value`: ``--no-prefetch`` for False."""
+        return self.flag.replace("--", "--no-", 1) if value is False else self.flag
+
 
 def _describe() -> tuple[Description, ...]:
     hints = typing.get_type_hints(Settings)
@@ -182,7 +186,7 @@ def load_effective(file: Path | None, overrides: Mapping[str, object]) -> Effect
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}" if values else str(error)) from None
     origins = {
-        name: about.flag if name in overrides else str(path) if name in values else "default"
+        name: about.flag_for(overrides[name]) if name in overrides else str(path) if name in values else "default"
         for name, about in known.items()
     }
     return Effective(settings, origins, path, exists)

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import convert, look, optimize
+from .commands import convert, look, optimize, settings
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_parser(commands)
     optimize.add_parser(commands)
     look.add_parsers(commands)
+    settings.add_parser(commands)
     return parser
 
 

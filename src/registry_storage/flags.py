@@ -57,3 +57,23 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings_table() -> str:
+    """For the documentation: each key with its default and its meaning."""
+    defaults = Settings()
+    lines = ["| key | default | |", "|---|---|---|"]
+    for about in DESCRIPTIONS:
+        default = getattr(defaults, about.name)
+        if about.kind is Platform:
+            shown = "this host's"
+        elif default in (None, ""):
+            shown = ""
+        elif about.kind is bool:
+            shown = f"`{str(default).lower()}`"
+        else:
+            shown = f"`{_word(default)}`" if isinstance(default, float | int) else f'`"{default}"`'
+        more = f" ({', '.join(about.choices)})" if about.choices else ""
+        more += f" ({about.bounds[0]:g} to {about.bounds[1]:g})" if about.bounds else ""
+        lines.append(f"| `{about.name}` | {shown} | {about.text}{more} |")
+    return "\n".join(lines)
