@@ -12,12 +12,15 @@ FLOORS = {
     "__init__": 0, "notify": 0,
     "formats": 1,
     "registry": 2, "cache": 2, "control": 2,
-    "layer": 3,
+    "layer": 3, "host": 3,
     "store": 4, "convert": 4, "images": 4,
     "daemon": 5, "status": 5, "flags": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
 }  # fmt: skip
 
-NEIGHBOURS_APART = [("cache", "registry"), ("cache", "control"), ("registry", "control"), ("store", "convert"), ("store", "images"), ("convert", "images")]
+NEIGHBOURS_APART = [
+    ("cache", "registry"), ("cache", "control"), ("registry", "control"),
+    ("store", "convert"), ("store", "images"), ("convert", "images"),
+]  # fmt: skip
 ONLY_IN = {
     "h11": {"control/server.py"},
     "httpx": {"registry", "control/client.py"},

@@ -56,8 +56,8 @@ def cause(error: httpx.HTTPError, url: httpx.URL, registry: str, route: Route) -
             return f"the name of {unknown} cannot be resolved ({beneath.strerror}): is it right, and does DNS work?"
     if route.proxy is not None and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"{_proxy(route)} cannot be reached: {said}"
-    if "refused" in said:
-        return f"{said}: nothing listens at {host}"
+    if any(isinstance(beneath, ConnectionRefusedError) for beneath in _chain(error)):
+        return f"connection refused: nothing listens at {host}"
     return said
 
 
@@ -124,4 +124,4 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        at = at.__cause__ or at.__context__
+        at = at.exceptions[0] if isinstance(at, BaseExceptionGroup) else at.__cause__ or at.__context__
