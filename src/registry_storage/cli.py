@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(file, options)
         logs.set_up(settings.log_level, settings.log_format)
-        trio.run(run, settings, mountpoint)
+        trio.run(run, settings, mountpoint, lambda: load_settings(file, options))
     except* RegistryStorageError as group:
         for error in _leaves(group):
             sys.stderr.write(f"{DAEMON}: {error}\n")

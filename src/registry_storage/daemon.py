@@ -2,10 +2,12 @@
 
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
+from . import service
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .config import Settings
@@ -27,8 +29,11 @@ from .store.tree import Tree
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings, mountpoint: Path) -> None:
-    """Serve at `mountpoint` until SIGTERM, SIGINT or an unmount. Raises CacheError, ConfigError, MountError."""
+async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings] | None = None) -> None:
+    """Serve at `mountpoint` until SIGTERM, SIGINT or an unmount. Raises CacheError, ConfigError, MountError.
+
+    `load` gives the settings anew, after SIGHUP.
+    """
     with Root(settings.root) as root:
         ledger = Ledger(root.state_file)
         try:
@@ -54,6 +59,8 @@ async def run(settings: Settings, mountpoint: Path) -> None:
                     session = Session(mountpoint, operations, lane)
                     try:
                         nursery.start_soon(control.serve)
+                        nursery.start_soon(service.send_signs_of_life)
+                        await nursery.start(service.reload_on_hangup, settings, load or (lambda: settings))
                         await _serve(session, pool, recorder, mountpoint, settings)
                     finally:
                         session.close()
