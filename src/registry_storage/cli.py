@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from . import __version__, logs
+from . import __version__, logs, traces
 from .config import load_settings
 from .errors import RegistryStorageError
 from .flags import add_settings
@@ -53,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(file, options)
         logs.set_up(settings.log_level, settings.log_format)
-        trio.run(run, settings, mountpoint, lambda: load_settings(file, options))
+        finish = traces.set_up(settings.traces, __version__) if settings.traces else None
+        try:
+            trio.run(run, settings, mountpoint, lambda: load_settings(file, options))
+        finally:
+            if finish is not None:
+                finish()
     except* RegistryStorageError as group:
         for error in _leaves(group):
             sys.stderr.write(f"{DAEMON}: {error}\n")

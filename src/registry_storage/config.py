@@ -90,6 +90,15 @@ class Settings:
     control_group: str = _setting(
         "", "a group whose members may use the control socket, besides root and the daemon's own user", metavar="GROUP"
     )
+    metrics: str = _setting(
+        "",
+        "where metrics are served in OpenMetrics: host:port, or the path of a socket (default: nowhere)",
+        metavar="ADDRESS",
+    )
+    traces: str = _setting(
+        "", "where spans are sent by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces (default: nowhere)",
+        metavar="URL",
+    )
     log_level: str = _setting("info", "the least important lines to log", choices=LOG_LEVELS)
     log_format: str = _setting("text", "log lines for people, or one JSON object a line", choices=LOG_FORMATS)
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trio
+from prometheus_client import CollectorRegistry
 
-from . import service
+from . import exposition, metrics, service
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .config import Settings
@@ -18,6 +19,7 @@ from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .notify import notify
 from .registry.surroundings import Surroundings
+from .sight import Sight
 from .status import Status
 from .store import kernel
 from .store.lane import Lane
@@ -54,12 +56,15 @@ async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings]
                 operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 routes = Routes()
+                sight = Sight(lane, pool)
+                routes.add("GET", "/v1/activity", sight.answer)
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
                 with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                     session = Session(mountpoint, operations, lane)
                     try:
                         nursery.start_soon(control.serve)
                         nursery.start_soon(service.send_signs_of_life)
+                        _show(settings, sight, nursery)
                         await nursery.start(service.reload_on_hangup, settings, load or (lambda: settings))
                         await _serve(session, pool, recorder, mountpoint, settings)
                     finally:
@@ -73,6 +78,17 @@ async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings]
         finally:
             ledger.close()
     _log.info("stopped")
+
+
+def _show(settings: Settings, sight: Sight, nursery: trio.Nursery) -> None:
+    """Serve the metrics, where somebody wants them."""
+    if not settings.metrics:
+        return
+    listener = exposition.listen(settings.metrics)
+    seen = CollectorRegistry(auto_describe=False)
+    seen.register(metrics.REGISTRY)
+    seen.register(exposition.Gauges(sight.gauges))
+    nursery.start_soon(exposition.serve, listener, seen)
 
 
 async def _serve(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from .. import metrics
 from ..cache.content import Content
 from ..errors import RegistryStorageError, VerificationError
 from ..formats.base import LayerFormat
@@ -200,6 +201,7 @@ class ChunkFetcher:
         self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
         for chunk in damaged:
             self._content.forget([chunk.number])
+            metrics.DAMAGED_CHUNKS.inc()
             _log.warning(
                 "layer %s: %s: chunk %d is damaged on disk; it will be fetched again",
                 self._name, self._path(chunk), chunk.number,
@@ -315,6 +317,7 @@ class ChunkFetcher:
         for chunk, error in zip(chunks, results, strict=True):
             if error is None:
                 continue
+            metrics.REFUSED_CHUNKS.inc()
             _log.error(
                 "layer %s: %s: chunk %d (blob offset %d) is refused: %s",
                 self._name, self._path(chunk), chunk.number, chunk.blob_offset, error,

@@ -65,7 +65,7 @@ class Pool:
         self._activity = Activity()
         self.background = Background(self._activity, prefetch=prefetch, rest=background_fetch)
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
-        self._memory = MemoryBudget(MEMORY_BYTES)
+        self.memory = MemoryBudget(MEMORY_BYTES)
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
@@ -128,6 +128,10 @@ class Pool:
             raise NotFoundError(f"{text}: no layer has the digest {name_digest}")
         _, descriptor, lazy = found
         return self._ledger.put_link(text, name_digest, image.manifest_digest, descriptor.digest, lazy.toc_digest)
+
+    def open_layers(self) -> list[Layer]:
+        """Those that can be read without opening anything."""
+        return list(self._layers.values())
 
     def peek(self, number: int) -> Layer | None:
         """The open layer of a layer number, if it is open."""
@@ -253,7 +257,7 @@ class Pool:
             self._activity,
             self._nursery,
             self._workers,
-            self._memory,
+            self.memory,
         )
         layer = Layer(key, descriptor, lazy.format, index, content, source, chunks)
         self._layers[key] = layer

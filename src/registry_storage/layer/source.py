@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from .. import traces
 from ..errors import NotFoundError, RegistryError, UnauthorizedError, UnavailableError
 from ..registry.hosts import LinkEstimate
 from ..registry.mirrors import ReadableBlob
@@ -31,10 +32,11 @@ class BlobSource:
         failure: RegistryError = UnavailableError("no repository is known for this blob")
         for reference, blob in tuple(self._blobs.items()):
             try:
-                async with aclosing(blob.stream(offset, size)) as parts:
-                    async for part in parts:
-                        offset, size = offset + len(part), size - len(part)
-                        yield part
+                with traces.leaf("fetch range", reference=reference, offset=offset, size=size):
+                    async with aclosing(blob.stream(offset, size)) as parts:
+                        async for part in parts:
+                            offset, size = offset + len(part), size - len(part)
+                            yield part
             except (NotFoundError, UnauthorizedError, UnavailableError) as error:
                 failure = error
                 if len(self._blobs) > 1:

@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 import httpx
 import trio
 
+from .. import traces
 from ..descriptor import INDEXES, MANIFESTS, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST, Descriptor
 from ..digest import Digest
 from ..errors import (
@@ -111,7 +112,8 @@ class RegistryClient:
         async def fetch(endpoint: Endpoint, hasty: bool) -> tuple[Digest, str, bytes]:
             return await self._fetch_manifest(endpoint, version, wanted, hasty)
 
-        return await self._mirrors.first(self._registries.endpoints(reference), f"manifest {version}", fetch)
+        with traces.span("fetch manifest", reference=str(reference), version=version):
+            return await self._mirrors.first(self._registries.endpoints(reference), f"manifest {version}", fetch)
 
     async def _fetch_manifest(
         self, endpoint: Endpoint, version: str, wanted: Digest | None, hasty: bool

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import httpx
 import trio
 
+from .. import metrics
 from .causes import cause
 from .redirects import host_of
 from .retry import Timeouts
@@ -106,6 +107,7 @@ class Reply:
                 pass
         if scope.cancelled_caught:
             raise httpx.ReadTimeout("the body stalled")
+        metrics.count_bytes(self.host, len(piece or b""))
         return piece or b""
 
     async def finish(self) -> None:
@@ -200,9 +202,12 @@ class Transport:
             try:
                 response = await client.send(request, stream=True, auth=None, follow_redirects=False)
             except httpx.HTTPError as error:
+                metrics.count_no_reply(host_of(url))
                 raise type(error)(cause(error, url, registry, route)) from error
         if scope.cancelled_caught:
+            metrics.count_no_reply(host_of(url))
             raise httpx.ReadTimeout("no answer in time")
+        metrics.count_reply(host_of(url), response.status_code, received - sent)
         return Reply(response, url, received - sent, self._timeouts.stall_seconds)
 
     def _client(self, route: Route) -> httpx.AsyncClient:
