@@ -29,7 +29,7 @@ ONLY_IN = {
     "httpx": {"registry", "control/client.py"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
     "sqlite3": {"cache/ledger.py"},
-    "rich": {"commands/progress.py"},
+    "rich": {"commands/progress.py", "commands/status.py", "commands/top.py", "commands/top_view.py"},
 }
 KERNEL_OWNERS = {
     "chunk_digest": {"formats/verified.py"},

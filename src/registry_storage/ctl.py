@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import convert, doctor, explain, install, look, optimize, settings
+from .commands import convert, doctor, explain, install, look, optimize, settings, status, top
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -32,6 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_parser(commands)
     doctor.add_parser(commands)
     settings.add_parser(commands)
+    status.add_parsers(commands)
+    top.add_parser(commands)
     install.add_parsers(commands)
     return parser
 
