@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 KERNEL_SOURCES := setup.py $(wildcard _ext/*.pyx _ext/*.pxd _ext/*.pxi _ext/*.h)
 
-.PHONY: help install build lint types unit lab interop test bench hellobench serve-bench demo wheels pages clean
+.PHONY: help install build lint types unit lab interop test bench hellobench serve-bench demo wheels pages docs clean
 
 help:
 	@echo 'make test     install what is missing, build, lint, check types, run every test (root; first time: minutes)'
@@ -101,6 +101,10 @@ wheels: build
 
 pages: build
 	@$(BIN)/python -m lab.pages
+
+docs: build
+	@$(BIN)/mkdocs build -q --site-dir build/site
+	echo build/site/index.html
 
 clean:
 	rm -rf $(VENV) $(STAMPS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

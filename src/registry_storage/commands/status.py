@@ -16,6 +16,9 @@ from ..control.client import connect
 from ..logs import printable
 from . import asking
 
+_WIDE = 400
+"""Columns where there is no terminal, so that no name is broken."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
@@ -90,8 +93,10 @@ async def run_list(arguments: Arguments) -> int:
     if arguments.as_json:
         sys.stdout.write(json.dumps([{"reference": name, "uses": uses, **layer} for name, layer, uses in rows]) + "\n")
         return 0
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    console.print(layer_table(rows))
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    with console.capture() as printed:
+        console.print(layer_table(rows))
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
     return 0
 
 
@@ -117,14 +122,21 @@ def layer_table(rows: Iterable[tuple[str, dict[str, Any], int]]) -> Table:
 
 
 def share(layers: Sequence[dict[str, Any]]) -> float:
-    """How much of the layers' files is on disk, 0 to 1: by bytes, which are known of every layer."""
+    """How much of the layers' files is on disk, 0 to 1: by bytes, which are known of every layer.
+
+    A layer with all its chunks is whole, although the holes in its files take no place on disk.
+    """
     content = sum(layer["content_bytes"] for layer in layers)
-    return min(1.0, sum(layer["disk_bytes"] for layer in layers) / content) if content else 1.0
+    here = sum(
+        layer["content_bytes"] if layer["present_chunks"] == layer["chunk_count"] else layer["disk_bytes"]
+        for layer in layers
+    )
+    return min(1.0, here / content) if content else 1.0
 
 
 def percent(part: float) -> str:
-    """``42 %``; only what is whole is 100 %."""
-    return f"{int(part * 100)} %"
+    """``42 %``."""
+    return f"{round(part * 100)} %"
 
 
 def short(digest: str) -> str:
