@@ -15,7 +15,7 @@ FLOORS = {
     "layer": 3, "host": 3,
     "store": 4, "convert": 4, "images": 4,
     "daemon": 5, "status": 5, "flags": 5, "service": 5, "sight": 5,
-    "exposition": 5, "manual": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
+    "exposition": 5, "manual": 5, "auth_helper": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
 }  # fmt: skip
 
 NEIGHBOURS_APART = [

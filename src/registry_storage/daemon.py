@@ -8,12 +8,12 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from . import exposition, metrics, service
+from . import auth_helper, exposition, metrics, service
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .config import Settings
 from .control.address import Access, socket_path
-from .control.routes import Routes
+from .control.routes import Handler, Json, Request, Routes
 from .control.server import ControlServer
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
@@ -39,7 +39,8 @@ async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings]
     with Root(settings.root) as root:
         ledger = Ledger(root.state_file)
         try:
-            async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
+            around = Surroundings.of(settings)
+            async with around.client() as registry, trio.open_nursery() as nursery:
                 lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
                 pool = Pool(
                     root,
@@ -58,6 +59,7 @@ async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings]
                 routes = Routes()
                 sight = Sight(lane, pool)
                 routes.add("GET", "/v1/activity", sight.answer)
+                routes.add("POST", auth_helper.ROUTE, _taker(around))
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
                 with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                     session = Session(mountpoint, operations, lane)
@@ -78,6 +80,13 @@ async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings]
         finally:
             ledger.close()
     _log.info("stopped")
+
+
+def _taker(around: Surroundings) -> Handler:
+    async def take(request: Request) -> Json:
+        return {"taken": around.credentials.handed.take(request.body)}
+
+    return take
 
 
 def _show(settings: Settings, sight: Sight, nursery: trio.Nursery) -> None:

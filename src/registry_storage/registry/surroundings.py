@@ -8,21 +8,25 @@ from .certificates import Certificates
 from .client import RegistryClient
 from .credential_helpers import HelperPrograms
 from .credentials import Credentials
+from .handed import HandedCredentials
 from .registries_conf import AUTH_FILES, RegistriesConf
 from .retry import Timeouts
 from .routes import Routes
 
 
 class ConfiguredCredentials:
-    """The auth files, and the credential helpers that registries.conf names beside or instead of them."""
+    """What podman handed over, the auth files, and the credential helpers that registries.conf names."""
 
     def __init__(self, registries: RegistriesConf, files: AuthFiles, *, helper_seconds: float = 10.0) -> None:
+        self.handed = HandedCredentials()
         self._registries = registries
         self._files = files
         self._programs = HelperPrograms(helper_seconds)
 
     async def find(self, name: str) -> Credentials | None:
         """See CredentialsSource."""
+        if (handed := await self.handed.find(name)) is not None:
+            return handed
         for helper in self._registries.credential_helpers:
             if helper == AUTH_FILES:
                 found = await self._files.find(name)
