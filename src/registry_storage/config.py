@@ -81,6 +81,14 @@ class Settings:
     auth_file: Path | None = _setting(
         None, "instead of the places that containers-auth.json(5) names", metavar="FILE"
     )
+    credential_providers: Path | None = _setting(
+        None, "the kubelet's CredentialProviderConfig, whose plugins are asked last", metavar="FILE"
+    )
+    credential_provider_dir: Path = _setting(
+        Path("/usr/libexec/kubernetes/kubelet-plugins/credential-provider/exec"),
+        "where these plugins are",
+        metavar="DIR",
+    )
     certs_dir: Path | None = _setting(
         None, "instead of the places that containers-certs.d(5) names", metavar="DIR"
     )
