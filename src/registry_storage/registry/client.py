@@ -41,6 +41,7 @@ _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
 _REFUSALS = frozenset({401, 403})
 _RANGELESS_SECONDS = 300.0
+_RANGELESS_MIRROR_SECONDS = 10.0
 _HASTY_SECONDS = 6.0
 _HASTY_ATTEMPTS = 2
 
@@ -172,9 +173,13 @@ class RegistryClient:
         state = self._states.of(reply.host)
         state.link = state.link.with_body(size, seconds)
 
-    def remember_ranges(self, reply: Reply, *, served: bool) -> None:
-        """The host of `reply` serves ranges, or ignores them."""
-        until = float("-inf") if served else trio.current_time() + _RANGELESS_SECONDS
+    def remember_ranges(self, reply: Reply, *, served: bool, hasty: bool = False) -> None:
+        """The host of `reply` serves ranges, or ignores them.
+
+        `hasty`: it is a mirror, maybe a pull-through cache that will serve them as soon as it has the blob itself.
+        """
+        seconds = _RANGELESS_MIRROR_SECONDS if hasty else _RANGELESS_SECONDS
+        until = float("-inf") if served else trio.current_time() + seconds
         self._states.of(reply.host).rangeless_until = until
 
     async def open(
