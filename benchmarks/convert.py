@@ -1,7 +1,7 @@
 """Conversions beside `ctr-remote image convert`: seconds, bytes, and our peak memory.
 
-Needs the laboratory (root): the image `app`, whose top layer alone is compressed tens of megabytes. Both read from
-and write to the same registry on loopback, which is empty before each run; ctr-remote's time is that of the
+Needs the laboratory (root): the image `postgres`, whose app layer is 122 MB compressed on a base of 51 MB. Both read
+from and write to the same registry on loopback, which is empty before each run; ctr-remote's time is that of the
 conversion alone, after the image is in its containerd.
 """
 
@@ -34,7 +34,7 @@ def by_us(source: str, target: str, option: str, work: Path) -> tuple[float, int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", default="app", choices=sorted(images.IMAGES))
+    parser.add_argument("--image", default="postgres", choices=sorted(images.IMAGES))
     parser.add_argument("--runs", type=int, default=3, help="of ours; the median counts")
     arguments = parser.parse_args()
     make.make([f"image/{arguments.image}"])

@@ -12,7 +12,8 @@ def describe() -> str:
         platform.machine(),
     )
     kib = int(next(line for line in _lines("/proc/meminfo") if line.startswith("MemTotal")).split()[1])
-    release = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    system = platform.freedesktop_os_release()
+    release = f"{system.get('ID', '').capitalize()} {system.get('VERSION_ID', '')}".strip()
     kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
     return (
         f"{os.cpu_count()} cores ({model}), {kib / 2**20:.0f} GiB, Linux {kernel}, {release}, "

@@ -1,5 +1,6 @@
 """The store under test: any program that serves an additional layer store at a mount point."""
 
+import base64
 import contextlib
 import os
 import shlex
@@ -61,6 +62,15 @@ class Store:
         assert self._process is not None
         return self._process.pid
 
+    def layer(self, reference: str, digest: str) -> Path:
+        """The store's directory of a layer: in it are `diff`, `info` and `blob`."""
+        return self.mountpoint / base64.b64encode(reference.encode()).decode() / digest
+
+    def use(self, layer: Path) -> None:
+        """Tell the store, as podman does, that the layer is in use."""
+        with contextlib.suppress(FileNotFoundError):  # the answer that is agreed upon
+            os.close(os.open(layer / "use", os.O_CREAT | os.O_WRONLY))
+
     def usage(self) -> Usage:
         """Of the program and its children until now."""
         return usage_of_session(self.pid)
@@ -96,6 +106,11 @@ def threads_of_session(session: int) -> list[int]:
         with contextlib.suppress(OSError):
             found += [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     return found
+
+
+def memory_of_session(session: int, what: str) -> int:
+    """The sum over all processes of a session."""
+    return sum(memory(pid, what) for pid in _processes_of_session(session))
 
 
 def memory(pid: int, what: str) -> int:

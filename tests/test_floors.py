@@ -14,7 +14,7 @@ FLOORS = {
     "registry": 2, "cache": 2, "control": 2,
     "layer": 3, "host": 3,
     "store": 4, "convert": 4, "images": 4,
-    "daemon": 5, "status": 5, "flags": 5, "service": 5, "sight": 5,
+    "daemon": 5, "supervision": 5, "status": 5, "flags": 5, "service": 5, "sight": 5,
     "exposition": 5, "manual": 5, "auth_helper": 5, "cli": 5, "ctl": 5, "commands": 5, "__main__": 5, "testing": 5,
 }  # fmt: skip
 
@@ -23,7 +23,7 @@ NEIGHBOURS_APART = [
     ("store", "convert"), ("store", "images"), ("convert", "images"),
 ]  # fmt: skip
 ONLY_IN = {
-    "h11": {"control/server.py", "exposition.py"},
+    "h11": {"control/server.py", "registry/wire.py", "exposition.py"},
     "prometheus_client": {"metrics.py", "exposition.py", "sight.py", "daemon.py"},
     "opentelemetry": {"traces.py"},
     "httpx": {"registry", "control/client.py"},

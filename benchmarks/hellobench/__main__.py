@@ -17,11 +17,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.hellobench import plan, reads, report
+from benchmarks.hellobench import chart, plan, reads, report
 from benchmarks.hellobench.sample import Bench
 from benchmarks.store import OURS
 from lab import chroot, images, make, places, processes
@@ -34,7 +35,7 @@ def main() -> int:
     arguments = _parse()
     if arguments.show:
         results = report.load(arguments.show)
-        print(f"{results.about['date']}, {results.about['machine']}\n{report.text(results)}", flush=True)
+        _show(results, arguments)
         return 0
     if os.geteuid() != 0:
         print("hellobench mounts file systems and builds images: run it as root.", file=sys.stderr)
@@ -45,8 +46,17 @@ def main() -> int:
     except (processes.ProgramError, OSError) as error:
         print(f"hellobench failed: {error}", file=sys.stderr)
         return 1
-    print(report.text(results), flush=True)
+    _show(results, arguments)
     return 0
+
+
+def _show(results: report.Results, arguments: argparse.Namespace) -> None:
+    about = results.about
+    print(f"{about['store']}: {about['date']}, {about['machine']}\n{report.text(results)}", flush=True)
+    if arguments.chart:
+        links, modes = arguments.links, arguments.modes
+        shown = [sample for sample in results.samples if sample.link in links and sample.mode in modes]
+        arguments.chart.write_text(chart.draw(replace(results, samples=shown)))
 
 
 def measure(arguments: argparse.Namespace) -> report.Results:
@@ -136,6 +146,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--label", default="registry-storage", help="what the results call the store")
     parser.add_argument("--reads", action="store_true", help="also find out what each workload reads")
     parser.add_argument("--output", type=Path, default=Path("hellobench.json"), metavar="FILE")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="also draw the links as SVG")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print the tables of an earlier run")
     return parser.parse_args()
 

@@ -1,6 +1,5 @@
 """The file systems that are compared: each shows the same tree and tells what its process has cost."""
 
-import base64
 import contextlib
 import os
 import shlex
@@ -66,9 +65,8 @@ def lazy(
     """The layer through the daemon, with everything of it fetched. What a busy one costs is not counted."""
     name, command = ("ours-busy", BUSY) if busy else ("ours", OURS)
     with Store(command, home / name, home / f"mnt-{name}", registry.host) as store:
-        reference = f"{registry.host}/{image.tag}"
         layer = registry.manifest(image.tag)["layers"][0]["digest"]
-        tree = store.mountpoint / base64.b64encode(reference.encode()).decode() / layer / "diff"
+        tree = store.layer(f"{registry.host}/{image.tag}", layer) / "diff"
         _read_everything(tree)
         yield System(name, tree, None if busy else store.pid)
 

@@ -1,20 +1,16 @@
 """The command ``registry-storage``."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import trio
-
-from . import __version__, logs, traces
+from . import __version__, logs
 from .config import load_settings
 from .errors import RegistryStorageError
 from .flags import add_settings
 from .names import DAEMON
-
-_log = logging.getLogger(__name__)
+from .supervision.supervisor import Supervisor
 
 _EPILOG = """\
 Podman uses the mount as an additional layer store; in storage.conf(5):
@@ -44,33 +40,25 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; returns the exit status: 0 after a stop on request, 1 when it cannot work, 2 for misuse."""
-    from .daemon import run  # a wrong flag need not wait for it
-
-    options = vars(build_parser().parse_args(arguments))
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = vars(build_parser().parse_args(words))
     mountpoint: Path = options.pop("mountpoint").absolute()
-    file = options.pop("config", None)
-    status = 0
     try:
-        settings = load_settings(file, options)
+        settings = load_settings(options.pop("config", None), options)
         logs.set_up(settings.log_level, settings.log_format)
-        finish = traces.set_up(settings.traces, __version__) if settings.traces else None
-        try:
-            trio.run(run, settings, mountpoint, lambda: load_settings(file, options))
-        finally:
-            if finish is not None:
-                finish()
-    except* RegistryStorageError as group:
-        for error in _leaves(group):
-            sys.stderr.write(f"{DAEMON}: {error}\n")
-        status = 1
-    return status
+        return Supervisor(settings.root.absolute(), mountpoint, words).run()
+    except RegistryStorageError as error:
+        report(error)
+        return 1
 
 
-def _leaves(group: BaseExceptionGroup[RegistryStorageError]) -> list[RegistryStorageError]:
-    found: list[RegistryStorageError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def report(error: BaseException) -> None:
+    """Say on standard error why the daemon cannot work; each error of a group on a line."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            report(part)
+    else:
+        sys.stderr.write(f"{DAEMON}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The daemon: where everything is wired, and how it starts and ends."""
+"""The daemon's work: where everything is wired, and how it starts and ends."""
 
+import errno
 import logging
 import signal
-from collections.abc import Callable
+import socket
 from pathlib import Path
 
 import trio
@@ -11,13 +12,13 @@ from prometheus_client import CollectorRegistry
 from . import auth_helper, exposition, metrics, service
 from .cache.ledger import Ledger
 from .cache.root import Root
+from .cache.shared_state import SharedState
 from .config import Settings
 from .control.address import Access, socket_path
 from .control.routes import Handler, Json, Request, Routes
 from .control.server import ControlServer
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
-from .notify import notify
 from .registry.surroundings import Surroundings
 from .sight import Sight
 from .status import Status
@@ -27,16 +28,18 @@ from .store.operations import Operations
 from .store.recorder import Recorder
 from .store.session import Session
 from .store.tree import Tree
+from .supervision.handed import Handed
+from .supervision.link import SupervisorLink
 
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings] | None = None) -> None:
-    """Serve at `mountpoint` until SIGTERM, SIGINT or an unmount. Raises CacheError, ConfigError, MountError.
+async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: socket.socket) -> None:
+    """Serve the mount that was `handed` to us until the supervisor says so at `channel`, SIGTERM, or an unmount.
 
-    `load` gives the settings anew, after SIGHUP.
+    Raises CacheError, ConfigError, MountError.
     """
-    with Root(settings.root) as root:
+    with Root(settings.root, lock=handed.lock) as root:
         ledger = Ledger(root.state_file)
         try:
             around = Surroundings.of(settings)
@@ -51,35 +54,36 @@ async def run(settings: Settings, mountpoint: Path, load: Callable[[], Settings]
                     prefetch=settings.prefetch,
                     background_fetch=settings.background_fetch,
                     lookup_timeout_seconds=settings.lookup_timeout_seconds,
+                    shared_state=SharedState(handed.verified),
                     opened=lane.show,
                 )
                 blobs = WholeBlobs(root, nursery)
                 operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
+                supervisor = SupervisorLink(channel)
                 routes = Routes()
                 sight = Sight(lane, pool)
                 routes.add("GET", "/v1/activity", sight.answer)
                 routes.add("POST", auth_helper.ROUTE, _taker(around))
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
-                with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
-                    session = Session(mountpoint, operations, lane)
-                    try:
+                routes.add("POST", "/v1/upgrade", supervisor.upgrade)
+                session = Session(mountpoint, handed.mounted, operations, lane)
+                try:
+                    with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                         nursery.start_soon(control.serve)
                         nursery.start_soon(service.send_signs_of_life)
                         _show(settings, sight, nursery)
-                        await nursery.start(service.reload_on_hangup, settings, load or (lambda: settings))
-                        await _serve(session, pool, recorder, mountpoint, settings)
-                    finally:
-                        session.close()
-                        lane.close()
-                        if recorder is not None:
-                            recorder.close()
+                        await _serve(session, pool, recorder, supervisor, mountpoint, handed, settings)
+                finally:
+                    session.close()
+                    lane.close()
+                    if recorder is not None:
+                        recorder.close()
                 nursery.cancel_scope.cancel()
             blobs.close()
             pool.close()
         finally:
             ledger.close()
-    _log.info("stopped")
 
 
 def _taker(around: Surroundings) -> Handler:
@@ -101,31 +105,43 @@ def _show(settings: Settings, sight: Sight, nursery: trio.Nursery) -> None:
 
 
 async def _serve(
-    session: Session, pool: Pool, recorder: Recorder | None, mountpoint: Path, settings: Settings
+    session: Session,
+    pool: Pool,
+    recorder: Recorder | None,
+    supervisor: SupervisorLink,
+    mountpoint: Path,
+    handed: Handed,
+    settings: Settings,
 ) -> None:
+    if handed.again and not kernel.resend(handed.device):
+        _log.warning("%s: this kernel cannot deliver again what the last worker had taken (before 6.9)", mountpoint)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_end_on_signal, session)
+        await nursery.start(_leave_on_signal, session)
+        nursery.start_soon(supervisor.listen, session.leave)
         nursery.start_soon(pool.background.run)
-        nursery.start_soon(_announce, mountpoint, settings)
+        nursery.start_soon(_announce, supervisor, mountpoint, settings)
         nursery.start_soon(pool.resume)
         await session.serve(pool.layer_by_number, recorder)
         nursery.cancel_scope.cancel()
-    notify("STOPPING=1")
 
 
-async def _announce(mountpoint: Path, settings: Settings) -> None:
-    await trio.to_thread.run_sync(kernel.set_read_ahead, mountpoint, settings.read_ahead_kib)
+async def _announce(supervisor: SupervisorLink, mountpoint: Path, settings: Settings) -> None:
+    try:
+        await trio.to_thread.run_sync(kernel.set_read_ahead, mountpoint, settings.read_ahead_kib)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:  # unmounted meanwhile
+            return
+        raise
     _log.info("serving %s from %s", mountpoint, settings.root)
-    notify("READY=1")
+    supervisor.serving()
 
 
-async def _end_on_signal(
+async def _leave_on_signal(
     session: Session, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
-            _log.info("%s: stopping", signal.Signals(number).name)
-            notify("STOPPING=1")
-            session.stop()
+            _log.info("%s: leaving", signal.Signals(number).name)
+            session.leave()
             return

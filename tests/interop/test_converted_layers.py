@@ -1,8 +1,9 @@
 """Layers that this package writes, read by the tools of others."""
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,24 +46,43 @@ def test_the_tar_is_the_sources_entry_by_entry(kind: LayerKind, converted: dict[
         assert all(one == other for one, other in zip(wanted, got, strict=True))
 
 
-def test_ctr_remote_reads_our_toc_digest(own_registry: Registry, converted: dict[LayerKind, ConvertedImage]) -> None:
-    image = converted[LayerKind.ESTARGZ]
+@pytest.fixture
+def ctr_remote() -> Iterator[Callable[..., str]]:
+    """Runs Debian's ctr-remote, with a containerd of its own; gives what it says."""
     home = Path(tempfile.mkdtemp(prefix="containerd-", dir=places.lab_directory()))
-    socket, config = home / "containerd.sock", home / "config.toml"
+    config = home / "config.toml"
     config.write_text(converters.containerd_config(home))
     containerd = processes.Background(["containerd", "--config", config], log=home / "containerd.log")
-    remote = ["ctr-remote", "--address", str(socket)]
+    remote = ["ctr-remote", "--address", str(home / "containerd.sock")]
     try:
         containerd.wait_until(
             lambda: processes.run([*remote, "version"], allow_failure=True).returncode == 0, what="answering"
         )
-        processes.run([*remote, "content", "fetch", "--plain-http", f"{own_registry.host}/{image.tag}"])
-        for layer in image.layers:
-            said = processes.run([*remote, "images", "get-toc-digest", str(layer.descriptor.digest)]).stdout
-            assert said.strip() == str(layer.toc_digest)
+        yield lambda *words: processes.run([*remote, *words]).stdout
     finally:
         containerd.stop()
         shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [(LayerKind.ESTARGZ, ()), (LayerKind.ZSTD_CHUNKED_STARGZ, ("--zstdchunked",))],
+    ids=lambda value: value.value if isinstance(value, LayerKind) else "",
+)
+def test_ctr_remote_reads_our_tocs(
+    ctr_remote: Callable[..., str],
+    own_registry: Registry,
+    converted: dict[LayerKind, ConvertedImage],
+    kind: LayerKind,
+    option: tuple[str, ...],
+) -> None:
+    image = converted[kind]
+    ctr_remote("content", "fetch", "--plain-http", f"{own_registry.host}/{image.tag}")
+    for layer in image.layers:
+        digest = str(layer.descriptor.digest)
+        assert ctr_remote("images", "get-toc-digest", *option, digest).strip() == str(layer.toc_digest)
+        dumped = json.loads(ctr_remote("images", "get-toc-digest", "--dump-toc", *option, digest))
+        assert dumped == json.loads(layer.toc.decode("utf-8", "replace"))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.value)

@@ -94,9 +94,11 @@ def test_systemd_is_told_ready_and_stopping(
         channel.settimeout(10)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         daemon.start()
-        assert channel.recv(100) == b"READY=1"
+        told = [channel.recv(200) for _ in range(3)]
+        assert [b"FDSTORE=1\nFDNAME=" in word for word in told] == [True, True, False], "the mount, the verified bits"
+        assert told[2].startswith(b"READY=1\nSTATUS=serving ")
         daemon.stop()
-        assert channel.recv(100) == b"STOPPING=1"
+        assert channel.recv(200) == b"STOPPING=1"
 
 
 def test_what_was_fetched_is_served_without_the_registry_after_a_restart(

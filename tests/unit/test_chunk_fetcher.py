@@ -10,16 +10,16 @@ import pytest
 import trio
 import trio.testing
 
-from registry_storage.cache.content import Content
+from registry_storage.cache.content import Content, state_bytes
 from registry_storage.errors import RegistryStorageError
 from registry_storage.formats.detect import detect
-from registry_storage.layer.activity import Activity
+from registry_storage.layer.activity import Activity, GaveWayError
 from registry_storage.layer.chunks import ChunkFetcher
 from registry_storage.layer.memory import MemoryBudget
 from registry_storage.layer.source import BlobSource
 from registry_storage.registry.hosts import LinkEstimate
 from registry_storage.toc.index import TocIndex, build_index
-from tests.fakes.images import File, build_layer
+from tests.fakes.images import BuiltLayer, File, build_layer
 
 DATA = os.urandom(2000)
 LAYER = build_layer([File("file", DATA, chunk_size=1000)])
@@ -31,13 +31,14 @@ END = LAYER.toc_offset
 class Transfer:
     """A range that is asked for; the test says when its bytes arrive, and which are wrong."""
 
-    def __init__(self, offset: int, size: int) -> None:
+    def __init__(self, blob: bytes, offset: int, size: int) -> None:
+        self._blob = blob
         self._offset, self._end = offset, offset + size
         self._send, self._receive = trio.open_memory_channel[bytes](10)
 
     def arrive(self, end: int, *wrong: int) -> None:
         """What comes next, up to `end` of the blob."""
-        data = bytearray(LAYER.blob[self._offset : end])
+        data = bytearray(self._blob[self._offset : end])
         for place in wrong:
             data[place - self._offset] ^= 1
         self._offset = end
@@ -55,11 +56,14 @@ class ScriptedSource:
 
     link = LinkEstimate()
 
-    def __init__(self) -> None:
+    def __init__(self, blob: bytes = LAYER.blob) -> None:
+        self._blob = blob
         self.transfers: list[Transfer] = []
+        self.asked: list[tuple[int, int]] = []
 
     async def stream(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
-        self.transfers.append(Transfer(offset, size))
+        self.asked.append((offset, offset + size))
+        self.transfers.append(Transfer(self._blob, offset, size))
         async with aclosing(self.transfers[-1].pieces()) as pieces:
             async for piece in pieces:
                 yield piece
@@ -96,17 +100,22 @@ def source() -> ScriptedSource:
     return ScriptedSource()
 
 
-@pytest.fixture
-def fetcher(tmp_path: Path, nursery: trio.Nursery, source: ScriptedSource) -> ChunkFetcher:
-    lazy = detect(LAYER.descriptor)
+def make_fetcher(layer: BuiltLayer, directory: Path, nursery: trio.Nursery, source: ScriptedSource) -> ChunkFetcher:
+    lazy = detect(layer.descriptor)
     assert lazy.toc is not None
-    toc = lazy.format.open_toc(LAYER.blob[lazy.toc.offset :], lazy.toc, LAYER.toc_digest)
-    index = TocIndex(build_index(toc, blob_size=len(LAYER.blob), toc_offset=lazy.toc.offset))
-    content = Content(tmp_path, size=index.content_size, chunk_count=index.chunk_count)
+    toc = lazy.format.open_toc(layer.blob[lazy.toc.offset :], lazy.toc, layer.toc_digest)
+    index = TocIndex(build_index(toc, blob_size=len(layer.blob), toc_offset=lazy.toc.offset))
+    state = memoryview(bytearray(state_bytes(index.chunk_count)))
+    content = Content(directory, size=index.content_size, chunk_count=index.chunk_count, state=state)
     return ChunkFetcher(
         "layer", lazy.format, index, content, cast("BlobSource", source),
-        Activity(), nursery, trio.CapacityLimiter(1), MemoryBudget(1 << 20),
+        Activity(), nursery, trio.CapacityLimiter(1), MemoryBudget(64 << 20),
     )  # fmt: skip
+
+
+@pytest.fixture
+def fetcher(tmp_path: Path, nursery: trio.Nursery, source: ScriptedSource) -> ChunkFetcher:
+    return make_fetcher(LAYER, tmp_path, nursery, source)
 
 
 async def test_the_end_of_a_fetch_leaves_alone_a_chunk_that_is_on_its_way_again(
@@ -162,3 +171,69 @@ async def test_nothing_is_remembered_of_a_failure(
     (await source.transfer(1)).arrive(SECOND)  # the second chunk was right
     await until(lambda: again.outcome is not None)
     assert again.outcome == "read"
+
+
+async def test_background_work_gives_way_to_a_reader_of_what_it_fetches_and_loses_nothing_that_is_here(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    ended = trio.Event()
+
+    async def work() -> None:
+        with pytest.raises(GaveWayError):
+            await fetcher.fill([0, 1], giving_way=True)
+        ended.set()
+
+    nursery.start_soon(work)
+    (await source.transfer(0)).arrive(SECOND)
+    await until(lambda: fetcher._content.is_ready(0))
+    reader = Reader()
+    nursery.start_soon(reader.read, fetcher, 1, 2)
+    await until(ended.is_set)
+    (await source.transfer(1)).arrive(END)
+    await until(lambda: reader.outcome is not None)
+    assert reader.outcome == "read"
+    assert source.asked == [(FIRST, END), (SECOND, END)]
+
+
+async def test_a_batch_is_decoded_while_more_arrives(
+    fetcher: ChunkFetcher, source: ScriptedSource, nursery: trio.Nursery
+) -> None:
+    reader = Reader()
+    nursery.start_soon(reader.read, fetcher, 0, 2)
+    transfer = await source.transfer(0)
+    transfer.arrive(SECOND)
+    with trio.fail_after(20):
+        await fetcher.ensure(0, 1)
+    assert reader.outcome is None
+    transfer.arrive(END)
+    await until(lambda: reader.outcome is not None)
+    assert reader.outcome == "read"
+
+
+async def test_a_reader_that_goes_straight_on_finds_the_next_window_on_its_way(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    size = 8 << 10
+    layer = build_layer([File("file", os.urandom(1200 * size), chunk_size=size)])
+    source = ScriptedSource(layer.blob)
+    fetcher = make_fetcher(layer, tmp_path, nursery, source)
+    for turn in range(3):
+        number = next(number for number in range(1200) if not fetcher._content.is_ready(number))
+        nursery.start_soon(Reader().read, fetcher, number, number + 1)
+        transfer = await source.transfer(turn)
+        begin, end = source.asked[turn]
+        if turn < 2:
+            transfer.arrive(end)
+            await until(lambda: not fetcher._pending)
+    transfer.arrive(begin + (end - begin) // 4)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(source.asked) == 3
+    nursery.start_soon(Reader().read, fetcher, number + 100, number + 101)
+    await trio.testing.wait_all_tasks_blocked()
+    transfer.arrive(end - 1000)
+    following = await source.transfer(3)
+    assert source.asked[3][0] == end
+    transfer.arrive(end)
+    following.arrive(source.asked[3][1])
+    await until(lambda: not fetcher._pending)
+    assert len(source.asked) == 4

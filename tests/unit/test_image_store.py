@@ -238,7 +238,8 @@ def test_layers_follow_the_mount_point(path: Path) -> None:
     open_store(path, MOUNT).publish(image)
     store = open_store(path, Path("/elsewhere"))
     assert store.target(image.layers[0].record.id) == image.layers[0].target
-    assert (store.directory(image.layers[0].record.id) / "diff").readlink() == Path("/elsewhere", image.layers[0].target)
+    link = store.directory(image.layers[0].record.id) / "diff"
+    assert link.readlink() == Path("/elsewhere", image.layers[0].target)
 
 
 _READER = """\

@@ -25,11 +25,21 @@ _STATE_HEADER_BYTES = 64
 _GENERATION = struct.Struct("=Q")
 
 
+def state_bytes(chunk_count: int) -> int:
+    """Bytes of the memory that says which chunks may be served."""
+    return _STATE_HEADER_BYTES + 2 * max(1, (chunk_count + 7) // 8)
+
+
 class Content:
     """Bytes may be read and written by any thread, each chunk by one; bits are set by the event loop's thread only."""
 
-    def __init__(self, directory: Path, *, size: int, chunk_count: int) -> None:
-        """`size`: bytes of the content file. A file of another size is not ours any more and starts afresh."""
+    def __init__(self, directory: Path, *, size: int, chunk_count: int, state: memoryview) -> None:
+        """`size`: bytes of the content file. A file of another size is not ours any more and starts afresh.
+
+        `state`: `state_bytes` of memory, as an earlier worker left it or zeros.
+        """
+        self.state = state
+        """What may be served, as the module's first lines describe it."""
         self.size = size
         self.chunk_count = chunk_count
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -37,6 +47,7 @@ class Content:
             self._file = os.open(directory / "content", flags, 0o600)
             if os.fstat(self._file).st_size != size:
                 (directory / "present").unlink(missing_ok=True)
+                state[:] = bytes(len(state))
                 os.ftruncate(self._file, 0)
                 os.ftruncate(self._file, size)
             bits = os.open(directory / "present", flags, 0o600)
@@ -50,9 +61,7 @@ class Content:
                 os.close(bits)
         except OSError as error:
             raise CacheError(f"{directory}: {error.strerror}") from None
-        self.state = mmap.mmap(-1, _STATE_HEADER_BYTES + 2 * length)
-        """What may be served, as the module's first lines describe it."""
-        self._verified = memoryview(self.state)[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
+        self._verified = state[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
 
     @property
     def file(self) -> int:

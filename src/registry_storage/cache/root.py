@@ -31,8 +31,12 @@ class Root:
     Raises CacheError when the directory cannot be made or another daemon holds it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lock: int | None = None) -> None:
+        """`lock`: the descriptor of its locked file, handed on by the process that holds it."""
         self.path = path
+        if lock is not None:
+            self._lock = lock
+            return
         try:
             for part in ("", "documents", "layers", "blobs"):
                 (path / part).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -47,6 +51,11 @@ class Root:
             raise CacheError(f"root directory {path}: in use by another daemon, process {owner or 'unknown'}") from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+
+    @property
+    def lock(self) -> int:
+        """The descriptor of the locked file, to hand on."""
+        return self._lock
 
     @property
     def state_file(self) -> Path:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from .fanotify import Watch
 _log = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
+CLEANUP_SECONDS = 15.0
 _RECORD_READ_AHEAD_KIB = 16
 """Small, so that the record holds what was asked for and not what the kernel guessed."""
 
@@ -106,6 +108,7 @@ class Profiler:
         self._manifest_digest = manifest_digest
         self._record = work / "record"
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._monitor: int | None = None
         if shutil.which("podman") is None:
             raise WorkloadError("podman is not installed; optimizing runs the image in a container")
         if os.geteuid() != 0:
@@ -125,11 +128,14 @@ class Profiler:
 
     def __exit__(self, *_: object) -> None:
         self._podman("rm", "--all", "--force", "--time=0", check=False)
+        if self._monitor is not None:
+            select.select([self._monitor], [], [], CLEANUP_SECONDS)
+            os.close(self._monitor)
         self._podman("rmi", "--all", "--force", check=False)
         if self._daemon is not None:
             self._daemon.terminate()
             self._daemon.wait(START_SECONDS)
-        shutil.rmtree(self._work, ignore_errors=True)
+        self._remove()
 
     def run(self, image: str, workload: Workload, output: IO[str]) -> list[Access]:
         """Run `workload` in `image` (a name that podman pulls); what it reads, in the order of first reading.
@@ -140,6 +146,7 @@ class Profiler:
         name = "workload"
         self._podman("create", f"--name={name}", *workload.podman_options(), image, *workload.arguments)
         self._podman("init", name)
+        self._watch_monitor(name)
         if self._lazy:
             before = self._record.stat().st_size if self._record.exists() else 0
             self._attend(name, workload, output)
@@ -149,6 +156,24 @@ class Profiler:
             self._attend(name, workload, output)
             paths = watch.paths()
         return self._find_layers(image, paths)
+
+    def _remove(self) -> None:
+        deadline = time.monotonic() + CLEANUP_SECONDS
+        while self._work.exists():
+            overlay = self._work / "graph" / "overlay"
+            if os.path.ismount(overlay):  # podman mounts it on itself
+                subprocess.run(["umount", "-l", str(overlay)], capture_output=True, check=False)
+            shutil.rmtree(self._work, ignore_errors=True)
+            if time.monotonic() > deadline:
+                _log.warning("%s cannot be removed", self._work)
+                return
+            time.sleep(0.1)
+
+    def _watch_monitor(self, name: str) -> None:
+        """conmon becomes the podman that cleans up behind the container: late, and making directories anew."""
+        text = self._podman("inspect", "--format={{.State.ConmonPid}}", name).strip()
+        with contextlib.suppress(ValueError, OSError):
+            self._monitor = os.pidfd_open(int(text))
 
     def _start_daemon(self) -> None:
         log = self._work / "daemon.log"

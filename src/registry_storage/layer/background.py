@@ -1,104 +1,119 @@
-"""Fetches what nobody has asked for yet: a layer's prioritized files first, the rest when it is quiet."""
+"""Fetches what nobody has asked for yet: a layer's prioritized files at once, the rest when it is quiet."""
 
 import logging
-from collections import deque
+import math
 
 import trio
 
 from ..errors import RegistryStorageError
-from .activity import Activity
+from .activity import Activity, GaveWayError
 from .layer import Layer
 
 _log = logging.getLogger(__name__)
 
-SLICE_BYTES = 2 << 20
-"""Compressed bytes per request: long enough to fill a link, short enough to give way."""
-QUIET_SECONDS = 2.0
-"""How long no reader must have waited before the rest of a layer is fetched."""
+MIN_SLICE_BYTES = 256 << 10
+MAX_SLICE_BYTES = 16 << 20
+"""Compressed bytes per request of the rest: it begins small, and doubles as long as nobody comes in between."""
+START_SECONDS = 2.0
+"""How long nobody must have needed the link, nor come for a layer, before the rest is fetched: a container that starts
+has the link for itself, even when it thinks."""
+QUIET_SECONDS = 0.25
+"""The same to go on after a reader has come: longer than the pause between two reads."""
 RETRY_SECONDS = 30.0
 
 
 class Background:
-    """One worker for all layers; a layer is worked on once per time that it is wanted."""
+    """A layer is worked on once per time that it is wanted."""
 
     def __init__(self, activity: Activity, *, prefetch: bool, rest: bool) -> None:
         self._activity = activity
         self._prefetch = prefetch
         self._rest = rest
-        self._prioritized: deque[Layer] = deque()
-        self._remaining: deque[Layer] = deque()
         self._wanted: set[Layer] = set()
-        self._wake = trio.Event()
+        self._begun = False
+        """Whether it has been quiet since the last layer was wanted."""
+        self._put_prioritized, self._prioritized = trio.open_memory_channel[Layer](math.inf)
+        self._put_remaining, self._remaining = trio.open_memory_channel[Layer](math.inf)
 
     def want(self, layer: Layer) -> None:
         """The layer is in use."""
         if layer in self._wanted:
             return
         self._wanted.add(layer)
+        self._begun = False
+        self._activity.touch()
         if self._prefetch and layer.index.prefetch_end:
-            self._prioritized.append(layer)
+            self._put_prioritized.send_nowait(layer)
         if self._rest:
-            self._remaining.append(layer)
-        self._wake.set()
+            self._put_remaining.send_nowait(layer)
 
     def forget(self, layer: Layer) -> None:
         """Nobody uses the layer any more."""
         self._wanted.discard(layer)
 
     async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            if self._prioritized:
-                queue, work = self._prioritized, self._fetch_prioritized
-            elif self._remaining:
-                queue, work = self._remaining, self._fetch_rest
-            else:
-                self._wake = trio.Event()
-                await self._wake.wait()
-                continue
-            layer = queue.popleft()
-            try:
-                await work(layer)
-            except (RegistryStorageError, OSError) as error:
-                name = layer.key.layer_digest
-                _log.warning("layer %s: background fetch: %s; again in %d s", name, error, RETRY_SECONDS)
-                await trio.sleep(RETRY_SECONDS)
-                if layer in self._wanted and queue is self._remaining:
-                    queue.append(layer)
-            except Exception:
-                _log.exception("layer %s: background fetch failed", layer.key.layer_digest)
+        """Until cancelled: the prioritized files of all layers side by side, the rest of one layer after the other."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._fetch_rests)
+            async for layer in self._prioritized:
+                nursery.start_soon(self._fetch_prioritized, layer)
 
     async def _fetch_prioritized(self, layer: Layer) -> None:
         """Everything before the landmark, at once: whoever reads it meanwhile waits for its turn."""
-        end, numbers, size = layer.index.prefetch_end, [], 0
+        name, end, numbers, size = layer.key.layer_digest, layer.index.prefetch_end, [], 0
         for number in range(layer.index.chunk_count):
             chunk = layer.index.chunk(number)
             if not chunk.is_hole and chunk.blob_offset < end and not layer.content.is_present(number):
                 numbers.append(number)
                 size += chunk.blob_size
-        if numbers:
-            await layer.chunks.fill(numbers)
-            _log.info("layer %s: prioritized files are here, %d bytes fetched", layer.key.layer_digest, size)
+        if not numbers:
+            return
+        try:
+            with self._activity.prefetching():
+                await layer.chunks.fill(numbers)
+        except (RegistryStorageError, OSError) as error:
+            _log.warning("layer %s: prioritized files: %s", name, error)
+        except Exception:
+            _log.exception("layer %s: fetching prioritized files failed", name)
+        else:
+            _log.info("layer %s: prioritized files are here, %d bytes fetched", name, size)
+
+    async def _fetch_rests(self) -> None:
+        async for layer in self._remaining:
+            name = layer.key.layer_digest
+            try:
+                await self._fetch_rest(layer)
+            except (RegistryStorageError, OSError) as error:
+                _log.warning("layer %s: background fetch: %s; again in %d s", name, error, RETRY_SECONDS)
+                await trio.sleep(RETRY_SECONDS)
+                if layer in self._wanted:
+                    self._put_remaining.send_nowait(layer)
+            except Exception:
+                _log.exception("layer %s: background fetch failed", name)
 
     async def _fetch_rest(self, layer: Layer) -> None:
         """All missing chunks in the order of the TOC, slice by slice, as long as it is quiet."""
-        number, fetched = 0, 0
+        number, fetched, limit = 0, 0, MIN_SLICE_BYTES
         while layer in self._wanted:
-            await self._activity.quiet(QUIET_SECONDS)
-            if self._prioritized:  # a layer that came later, but whose prioritized files go first
-                self._remaining.appendleft(layer)
-                return
+            if await self._activity.quiet(QUIET_SECONDS if self._begun else START_SECONDS):
+                limit = MIN_SLICE_BYTES
+            self._begun = True
             start = layer.missing_from(number)
             if start is None:
                 break
             numbers, size, number = [], 0, start
-            while number < layer.index.chunk_count and size < SLICE_BYTES:
+            while number < layer.index.chunk_count and size < limit:
                 chunk = layer.index.chunk(number)
                 if not layer.content.is_present(number):
                     numbers.append(number)
                     size += chunk.blob_size
                 number += 1
-            await layer.chunks.fill(numbers)
-            fetched += size
+            try:
+                await layer.chunks.fill(numbers, giving_way=True)
+            except GaveWayError:
+                number = start
+            else:
+                fetched += size
+                limit = min(2 * limit, MAX_SLICE_BYTES)
         if fetched and layer in self._wanted:
             _log.info("layer %s: complete, %d bytes fetched", layer.key.layer_digest, fetched)

@@ -1,9 +1,9 @@
 """Brings missing chunks into a layer's content: one fetch for all readers, ranges merged by cost."""
 
+import enum
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 import trio
 
@@ -12,57 +12,49 @@ from ..cache.content import Content
 from ..errors import RegistryStorageError, VerificationError
 from ..formats.base import LayerFormat
 from ..formats.verified import decode_chunks, verify_chunk
-from ..registry.ranges import merge
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
-from .activity import Activity
+from .activity import Activity, GaveWayError
+from .ahead import ReadAhead, Window, reach_bytes
 from .memory import MemoryBudget
+from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
 from .source import BlobSource
 
 _log = logging.getLogger(__name__)
 
-MAX_RANGE_BYTES = 8 << 20
-"""Largest single range that a reader waits for."""
+MAX_RANGE_BYTES = 32 << 20
+"""Largest single range that a reader waits for; what comes along is behind what he needs."""
 MAX_AHEAD_BYTES = 64 << 20
 """Largest single range of what is fetched ahead, which readers will ask for: they wait for their chunk only."""
-NETWORK_BYTES = 1 << 20
-"""Room for what arrives at once."""
-MIN_AROUND_BYTES = 64 << 10
-MAX_AROUND_BYTES = 4 << 20
+URGENT_GAP_BYTES = 16 << 10
+"""Unwanted bytes in a range that a reader waits for: its ranges come at the same time, so more would not pay."""
+TAIL_ROUND_TRIPS = 2
+"""How long before the end of a window the next one is asked for."""
 RECHECK_BYTES = 8 << 20
 
 
-def _most_compressed(size: int) -> int:
-    """Bytes that `size` bytes take at most when they cannot be compressed, with headers to spare."""
-    return size + size // 64 + (64 << 10)
+class _For(enum.Enum):
+    """For whom chunks are fetched."""
+
+    READER = enum.auto()
+    """Who waits."""
+    LATER_READERS = enum.auto()
+    """Who wait for their turn when they come meanwhile."""
+    NOBODY = enum.auto()
+    """It gives way to everybody."""
 
 
 class _Pending:
     """A chunk on its way."""
 
-    __slots__ = ("done", "error")
+    __slots__ = ("done", "error", "whom", "window")
 
-    def __init__(self) -> None:
+    def __init__(self, whom: _For, window: Window | None = None) -> None:
         self.done = trio.Event()
         self.error: Exception | None = None
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Bytes of the blob that decode on their own, and the wanted chunks in them."""
-
-    offset: int
-    end: int
-    decoded: int = 0
-    """Bytes that decoding it takes."""
-    chunks: list[Chunk] = field(default_factory=list)
-
-
-def _memory_needed(pieces: Sequence[_Piece]) -> int:
-    """Bytes to fetch and decode a range: pieces are decoded as they arrive, so never all of it is there."""
-    everything = sum(piece.end - piece.offset + piece.decoded for piece in pieces)
-    largest = max(piece.end - piece.offset + piece.decoded for piece in pieces)
-    return min(everything, 2 * largest + NETWORK_BYTES)
+        self.whom = whom
+        self.window = window
+        """What it was brought along with."""
 
 
 class ChunkFetcher:
@@ -90,8 +82,7 @@ class ChunkFetcher:
         self._nursery = nursery
         self._workers = workers
         self._pending: dict[int, _Pending] = {}
-        self._expected = -1
-        self._around = MIN_AROUND_BYTES
+        self._ahead = ReadAhead(index, self._chunk, self._is_absent)
 
     async def ensure(self, first: int, end: int) -> None:
         """Return when chunks `first` to `end` (exclusive) are ready; for readers.
@@ -100,7 +91,7 @@ class ChunkFetcher:
         next call tries again, and so does this one when what failed had begun before it came.
         """
         joined = any(number in self._pending for number in range(first, end))
-        waits = self._start(range(first, end), urgent=True)
+        waits = self._start(range(first, end), _For.READER)
         try:
             await _all(waits)
         except (RegistryStorageError, OSError):
@@ -108,16 +99,17 @@ class ChunkFetcher:
                 raise
             for pending in waits:  # or the second try would join what is left of the first
                 await pending.done.wait()
-            await _all(self._start(range(first, end), urgent=True))
+            await _all(self._start(range(first, end), _For.READER))
 
-    async def fill(self, numbers: Iterable[int]) -> None:
+    async def fill(self, numbers: Iterable[int], *, giving_way: bool = False) -> None:
         """The same for work that nobody waits for: exactly these chunks, one range after the other.
 
-        A reader that comes for one of them waits for its turn instead of asking once more.
+        A reader that comes for one of them waits for its turn instead of asking once more. With `giving_way`
+        everything ends with GaveWayError when a reader comes, whatever it is for.
         """
-        await _all(self._start(numbers, urgent=False))
+        await _all(self._start(numbers, _For.NOBODY if giving_way else _For.LATER_READERS))
 
-    def _start(self, numbers: Iterable[int], *, urgent: bool) -> list[_Pending]:
+    def _start(self, numbers: Iterable[int], whom: _For) -> list[_Pending]:
         waits: list[_Pending] = []
         mine: dict[int, _Pending] = {}
         for number in numbers:
@@ -125,28 +117,50 @@ class ChunkFetcher:
                 continue
             pending = self._pending.get(number)
             if pending is None:
-                pending = mine[number] = self._pending[number] = _Pending()
+                pending = mine[number] = self._pending[number] = _Pending(whom)
+            elif whom is _For.READER:
+                self._join(pending)
             waits.append(pending)
         if mine:
-            self._nursery.start_soon(self._bring, mine, urgent)
+            self._nursery.start_soon(self._bring, mine, whom)
         return waits
 
-    async def _bring(self, mine: dict[int, _Pending], urgent: bool) -> None:
+    def _join(self, pending: _Pending) -> None:
+        """A reader has come up with what is on its way."""
+        if pending.whom is _For.NOBODY:
+            self._activity.interrupt()  # it may be far behind in its range; the reader asks anew
+        elif pending.window is not None:
+            pending.window.wanted = True
+            self._follow(pending.window)
+
+    def _follow(self, window: Window) -> None:
+        """Let the next window come right behind this one, when the reader wants it: before he must wait for it."""
+        if window.calls_next and self._is_absent(window.next):
+            window.followed = True
+            self._start([window.next], _For.READER)
+
+    def _end(self, window: Window) -> None:
+        window.ending = True
+        self._follow(window)
+
+    async def _bring(self, mine: dict[int, _Pending], whom: _For) -> None:
         """Make the chunks that are `mine` ready, whatever it takes; each ends with success or an error."""
         try:
             missing = await self._recheck([self._chunk(number) for number in mine])
-            if urgent and missing:
-                neighbours = self._read_around(missing)
-                missing += neighbours
-                mine |= {chunk.number: self._pending[chunk.number] for chunk in neighbours}
-            ranges = self._ranges(missing, MAX_RANGE_BYTES if urgent else MAX_AHEAD_BYTES)
-            if not urgent:
+            if not missing:
+                return
+            if whom is _For.READER:
+                with self._activity.reading():
+                    await self._fetch_around(missing, mine)
+                return
+            ranges = ranges_of(missing, reach_bytes(self._source.link), MAX_AHEAD_BYTES)
+            if whom is _For.LATER_READERS:
                 await self._fetch_in_turn(ranges)
                 return
-            with self._activity.reading():
-                async with trio.open_nursery() as nursery:
-                    for pieces in ranges:
-                        nursery.start_soon(self._fetch_within_budget, pieces)
+            with self._activity.giving_way():
+                await self._fetch_in_turn(ranges)
+        except GaveWayError as error:
+            self._give_up(mine, error)
         except OSError as error:
             _log.error("layer %s: the cache cannot be written: %s", self._name, error.strerror)
             self._give_up(mine, error)
@@ -159,13 +173,40 @@ class ChunkFetcher:
         """End what is not ended yet; a chunk that failed before may already be on its way again, for another reader."""
         self._finish([number for number, pending in mine.items() if not pending.done.is_set()], error)
 
+    async def _fetch_around(self, missing: list[Chunk], mine: dict[int, _Pending]) -> None:
+        """What a reader waits for, then what it will probably want, which becomes `mine` too."""
+        window = self._ahead.ahead(missing[0], missing[-1], self._source.link)
+        self._take(window.chunks, mine, window)
+        waits = [mine[chunk.number] for chunk in missing]
+        async with trio.open_nursery() as nursery:
+            ranges = ranges_of(missing + window.chunks, URGENT_GAP_BYTES, MAX_RANGE_BYTES)
+            for pieces in ranges:
+                nursery.start_soon(self._fetch_within_budget, pieces, window if pieces is ranges[-1] else None)
+            for pending in waits:
+                await pending.done.wait()
+            behind = self._ahead.behind(missing[0], self._source.link)
+            self._take(behind, mine)
+            for pieces in ranges_of(behind, URGENT_GAP_BYTES, MAX_RANGE_BYTES):
+                nursery.start_soon(self._fetch_within_budget, pieces)
+
+    def _take(self, chunks: Iterable[Chunk], mine: dict[int, _Pending], window: Window | None = None) -> None:
+        """Make absent chunks `mine`."""
+        for chunk in chunks:
+            mine[chunk.number] = self._pending[chunk.number] = _Pending(_For.READER, window)
+
+    def _is_absent(self, number: int) -> bool:
+        """Neither here nor on its way."""
+        return number < self._index.chunk_count and not (
+            number in self._pending or self._content.is_ready(number) or self._content.is_present(number)
+        )
+
     def _chunk(self, number: int) -> Chunk:
         """A chunk, with no more of the blob than its compressed bytes can possibly take.
 
         What the index knows is where the next piece begins, which a hostile TOC may put far away.
         """
         chunk = self._index.chunk(number)
-        return chunk._replace(blob_size=min(chunk.blob_size, _most_compressed(chunk.inner_offset + chunk.size)))
+        return chunk._replace(blob_size=min(chunk.blob_size, most_compressed(chunk.inner_offset + chunk.size)))
 
     async def _recheck(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those of `chunks` that are not here, after holes were made and what is on disk was hashed again."""
@@ -208,97 +249,60 @@ class ChunkFetcher:
             )  # fmt: skip
         return damaged
 
-    def _read_around(self, missing: list[Chunk]) -> list[Chunk]:
-        """Neighbours that cost less than the round trip they may save; more for a reader that goes straight on."""
-        link = self._source.link
-        if missing[0].number == self._expected:
-            self._around = min(self._around * 2, MAX_AROUND_BYTES)
-        else:
-            self._around = MIN_AROUND_BYTES
-        budget = max(self._around, min(int(link.round_trip_seconds * link.bytes_per_second), MAX_AROUND_BYTES // 4))
-        last = missing[-1]
-        position = last.blob_offset + last.blob_size
-        limit, added = position + budget, []
-        for number in range(last.number + 1, self._index.chunk_count):
-            if number in self._pending or self._content.is_ready(number) or self._content.is_present(number):
-                break
-            chunk = self._chunk(number)
-            if chunk.is_hole:
-                continue
-            if chunk.blob_offset < last.blob_offset or chunk.blob_offset + chunk.blob_size > limit:
-                break
-            self._pending[number] = _Pending()
-            added.append(chunk)
-        self._expected = (added[-1] if added else last).number + 1
-        return added
-
-    def _ranges(self, chunks: Iterable[Chunk], max_bytes: int) -> list[list[_Piece]]:
-        """The pieces of `chunks`, in groups that are fetched with one request each."""
-        pieces: dict[int, _Piece] = {}
-        for chunk in chunks:
-            piece = pieces.get(chunk.blob_offset)
-            if piece is None:
-                piece = pieces[chunk.blob_offset] = _Piece(chunk.blob_offset, 0)
-            piece.end = max(piece.end, chunk.blob_offset + chunk.blob_size)
-            piece.decoded = max(piece.decoded, chunk.inner_offset + chunk.size)
-            piece.chunks.append(chunk)
-        if not pieces:
-            return []
-        link = self._source.link
-        gap = max(16 << 10, min(int(link.round_trip_seconds * link.bytes_per_second), 1 << 20))
-        ordered = sorted(pieces.values(), key=lambda piece: piece.offset)
-        spans = [(piece.offset, piece.end - piece.offset) for piece in ordered]
-        return [ordered[part.first : part.end] for part in merge(spans, gap, max_bytes)]
-
-    async def _fetch_in_turn(self, ranges: Sequence[list[_Piece]]) -> None:
+    async def _fetch_in_turn(self, ranges: Sequence[list[Piece]]) -> None:
         """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""
         for position, pieces in enumerate(ranges):
-            await self._activity.quiet(0)
+            await self._activity.no_reader()
             error = await self._fetch_within_budget(pieces)
             if error is not None:
                 rest = (chunk.number for later in ranges[position + 1 :] for piece in later for chunk in piece.chunks)
                 self._finish(rest, error)
                 return
 
-    async def _fetch_within_budget(self, pieces: list[_Piece]) -> RegistryStorageError | None:
-        async with self._memory.hold(_memory_needed(pieces)):
-            return await self._fetch(pieces)
+    async def _fetch_within_budget(
+        self, pieces: list[Piece], window: Window | None = None
+    ) -> RegistryStorageError | None:
+        async with self._memory.hold(memory_needed(pieces)):
+            return await self._fetch(pieces, window)
 
-    async def _fetch(self, pieces: list[_Piece]) -> RegistryStorageError | None:
+    async def _fetch(self, pieces: list[Piece], window: Window | None) -> RegistryStorageError | None:
         """Fetch one range; every piece is decoded, verified and kept as soon as its last byte is here.
 
-        Returns the error when the range could not be fetched; a chunk that is refused is no such error.
+        Receiving goes on meanwhile. `window`: what ends with this range. Returns the error when the range could not
+        be fetched; a chunk that is refused is no such error.
         """
-        start, end = pieces[0].offset, max(piece.end for piece in pieces)
-        buffer, base, done = bytearray(), start, 0  # the buffer holds the blob from `base` on
-        try:
-            async with aclosing(self._source.stream(start, end - start)) as stream:
-                async for data in stream:
-                    buffer += data
-                    complete = done
-                    while complete < len(pieces) and pieces[complete].end <= base + len(buffer):
-                        complete += 1
-                    if complete > done:
-                        await self._keep(bytes(buffer), base, pieces[done:complete])
-                        done = complete
-                        unused = pieces[done].offset - base if done < len(pieces) else len(buffer)
-                        unused = min(unused, len(buffer))
-                        del buffer[:unused]
-                        base += unused
-        except RegistryStorageError as error:
-            chunks = [chunk for piece in pieces[done:] for chunk in piece.chunks]
-            if chunks:
-                _log.warning(
-                    "layer %s: %s: bytes %d to %d of the blob cannot be fetched: %s",
-                    self._name, self._path(chunks[0]), start, end, error,
-                )  # fmt: skip
-            self._finish([chunk.number for chunk in chunks], error)
-            return error
+        arrival, idle, link = Arrival(pieces), trio.Semaphore(BATCHES), self._source.link
+
+        async def keep_batches() -> None:
+            try:
+                while arrival.has_batch:
+                    await self._keep(*arrival.take())
+            finally:
+                idle.release()
+
+        async with trio.open_nursery() as nursery:
+            try:
+                async with aclosing(self._source.stream(arrival.offset, arrival.size)) as stream:
+                    async for data in stream:
+                        arrival.add(data)
+                        if window is not None and arrival.left_bytes <= TAIL_ROUND_TRIPS * reach_bytes(link):
+                            self._end(window)
+                            window = None
+                        if arrival.has_batch and (idle.value or arrival.backlog_bytes > BACKLOG_BYTES):
+                            await idle.acquire()
+                            nursery.start_soon(keep_batches)
+            except RegistryStorageError as error:
+                chunks = arrival.unreceived()
+                if chunks:
+                    _log.warning(
+                        "layer %s: %s: bytes %d to %d of the blob cannot be fetched: %s",
+                        self._name, self._path(chunks[0]), arrival.offset, arrival.offset + arrival.size, error,
+                    )  # fmt: skip
+                self._finish([chunk.number for chunk in chunks], error)
+                return error
         return None
 
-    async def _keep(self, span: bytes, span_offset: int, pieces: Sequence[_Piece]) -> None:
-        chunks = [chunk for piece in pieces for chunk in piece.chunks]
-
+    async def _keep(self, span: bytes, span_offset: int, chunks: Sequence[Chunk]) -> None:
         def decode_and_write() -> list[RegistryStorageError | OSError | None]:
             results: list[RegistryStorageError | OSError | None] = []
             for chunk, result in zip(chunks, decode_chunks(self._format, span, span_offset, chunks), strict=True):
@@ -345,3 +349,5 @@ async def _all(waits: Iterable[_Pending]) -> None:
         await pending.done.wait()
         if pending.error is not None:
             raise pending.error
+
+

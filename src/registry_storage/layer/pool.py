@@ -8,14 +8,15 @@ from typing import TypeVar
 
 import trio
 
-from ..cache.content import Content
+from ..cache.content import Content, state_bytes
 from ..cache.documents import Documents
 from ..cache.ledger import Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
+from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
 from ..errors import FormatError, NoSuchNodeError, NotFoundError, RegistryStorageError, UnavailableError
-from ..formats.detect import LazyLayer
+from ..formats.detect import LazyLayer, detect
 from ..reference import Reference
 from ..registry.client import RegistryClient
 from ..toc.index import TocIndex
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 MEMORY_BYTES = 128 << 20
 """For what is being fetched and decoded, all layers together; a single larger chunk goes alone."""
+MAX_OPENED_AHEAD = 128
+"""Layers of an image that are opened when the first is asked for."""
 FAILURE_SECONDS = 2.0
 """How long a failure answers for those who ask the same at once; then it is tried again."""
 
@@ -52,10 +55,12 @@ class Pool:
         prefetch: bool,
         background_fetch: bool,
         lookup_timeout_seconds: float,
+        shared_state: SharedState,
         opened: Callable[[int, Layer], None],
     ) -> None:
         """`opened` is told the layer number of each link whose layer was opened, and the layer."""
         self._opened = opened
+        self._shared_state = shared_state
         self._root = root
         self._ledger = ledger
         self._registry = registry
@@ -71,6 +76,8 @@ class Pool:
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
         self._layer_flights: SingleFlight[LayerKey, Layer] = SingleFlight(nursery)
         self._config_flights: SingleFlight[Digest, bytes] = SingleFlight(nursery)
+        self._expected: set[Digest] = set()
+        """Manifests whose layers are open or being opened."""
         self._failures: dict[object, tuple[float, Exception]] = {}
 
     # Images
@@ -150,20 +157,48 @@ class Pool:
         _, descriptor, lazy = found
         layer = self._layers.get(key)
         if layer is None:
-            layer = await self._layer_flights.run(
-                key,
-                lambda: self._remembering_failure(
-                    key,
-                    lambda: self._in_time(
-                        f"layer {descriptor.digest} of {link.reference}", self._open, key, image, descriptor, lazy
-                    ),
-                ),
-            )
+            if image.manifest_digest not in self._expected:
+                self._expected.add(image.manifest_digest)
+                self._nursery.start_soon(self._open_all, image)
+            layer = await self._open_once(image, descriptor, lazy)
         layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
         if link.number not in self._by_number:
             self._by_number[link.number] = layer
             self._opened(link.number, layer)
         return layer
+
+    async def _open_all(self, image: ResolvedImage) -> None:
+        """Whoever asks for one layer will ask for the others and the config: all of them in one round trip."""
+
+        async def open_ahead(descriptor: Descriptor) -> None:
+            try:
+                await self._open_once(image, descriptor, detect(descriptor))
+            except (RegistryStorageError, OSError) as error:
+                _log.debug("layer %s of %s: not opened ahead: %s", descriptor.digest, image.reference, error)
+
+        async def fetch_config() -> None:
+            try:
+                await self.config(image)
+            except (RegistryStorageError, OSError) as error:
+                _log.debug("config of %s: not fetched ahead: %s", image.reference, error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_config)
+            for descriptor in image.manifest.layers[:MAX_OPENED_AHEAD]:
+                nursery.start_soon(open_ahead, descriptor)
+
+    async def _open_once(self, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer) -> Layer:
+        key = LayerKey(descriptor.digest, lazy.toc_digest)
+        layer = self._layers.get(key)
+        if layer is not None:
+            return layer
+        what = f"layer {descriptor.digest} of {image.reference}"
+        return await self._layer_flights.run(
+            key,
+            lambda: self._remembering_failure(
+                key, lambda: self._in_time(what, self._open, key, image, descriptor, lazy)
+            ),
+        )
 
     async def layer_by_number(self, number: int) -> Layer:
         """The layer of a layer number. Raises NoSuchNodeError for a number that was never given."""
@@ -247,7 +282,8 @@ class Pool:
                     "seconds": round(trio.current_time() - started, 3),
                 },
             )
-        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count)
+        state = self._shared_state.region(key, state_bytes(index.chunk_count))
+        content = Content(directory, size=index.content_size, chunk_count=index.chunk_count, state=state)
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,

@@ -29,10 +29,10 @@ def _end_of_blob(lazy: LazyLayer, blob_size: int) -> tuple[int, int]:
 
 
 async def _fetch_annotated(blob: ReadableBlob, lazy: LazyLayer, location: TocLocation) -> tuple[bytes, bytes]:
-    """The TOC and the footer, in one round trip: podman's tar-split between them is fetched only when it is small."""
+    """The TOC and the footer, in one round trip: podman's tar-split between them is fetched only where it is small."""
     size = _toc_size(location, blob.size)
     footer_start = max(0, blob.size - lazy.format.footer_size)
-    if footer_start - (location.offset + size) <= max(size, MAX_BETWEEN_BYTES):
+    if footer_start - (location.offset + size) <= MAX_BETWEEN_BYTES:
         start = min(location.offset, footer_start)
         both = await blob.fetch(start, blob.size - start)
         return both[location.offset - start :], both[footer_start - start :]

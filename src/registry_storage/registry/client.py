@@ -171,7 +171,9 @@ class RegistryClient:
     def measured_body(self, reply: Reply, size: int, seconds: float) -> None:
         """`size` bytes of `reply` arrived in `seconds`."""
         state = self._states.of(reply.host)
-        state.link = state.link.with_body(size, seconds)
+        # What came while we were busy was there at once: count what the first byte took above the best round trip.
+        late = max(0.0, reply.first_byte_seconds - state.link.round_trip_seconds)
+        state.link = state.link.with_body(size, seconds + late)
 
     def remember_ranges(self, reply: Reply, *, served: bool, hasty: bool = False) -> None:
         """The host of `reply` serves ranges, or ignores them.
@@ -226,14 +228,17 @@ class RegistryClient:
             state = self._states.of(host_of(url))
             if must_serve_ranges and not state.serves_ranges:
                 raise RangeNotServedError(f"{what}: {host_of(url)} does not serve ranges")
+            alone = not state.replies or not state.link.round_trips_measured
             if same_origin(url, own):
                 reply = await self._send_authorized(url, headers, endpoint, way, budget)
             else:
                 reply = await self._transport.send(
                     url, headers, verified=True, deadline=budget.deadline, registry=endpoint.registry
                 )
-            state.link = state.link.with_round_trip(reply.first_byte_seconds)
+            if alone:
+                state.link = state.link.with_round_trip(reply.first_byte_seconds)
             if reply.status not in REDIRECTS:
+                reply.count_in(state)
                 reply.redirected = url is not own
                 return reply
             await reply.finish()

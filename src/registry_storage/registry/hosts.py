@@ -130,6 +130,8 @@ class HostState:
     """What this process learned about one host and port."""
 
     link: LinkEstimate = field(default_factory=LinkEstimate)
+    replies: int = 0
+    """Whose bodies are being read: what else is asked for meanwhile waits behind them."""
     way: Way | None = None
     """The one that worked, where there are several."""
     probing: trio.Lock = field(default_factory=trio.Lock)

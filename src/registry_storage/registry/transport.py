@@ -12,9 +12,11 @@ import trio
 
 from .. import metrics
 from .causes import cause
+from .hosts import HostState
 from .redirects import host_of
 from .retry import Timeouts
 from .routes import Route, Routes
+from .wire import Wire, WireBody
 
 for _name in ("httpx", "httpcore"):
     # They log whole URLs and headers, which hold signatures and tokens.
@@ -68,14 +70,44 @@ class _Sending(httpx.AsyncByteStream):
         return piece
 
 
+class _HttpxBody:
+    """A body that httpx brings."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._pieces: AsyncIterator[bytes] | None = None
+
+    async def read(self) -> bytes:
+        if self._pieces is None:
+            self._pieces = self._response.aiter_raw()
+        while (piece := await anext(self._pieces, None)) == b"":
+            pass
+        return piece or b""
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+        if self._pieces is not None:
+            # httpx nests generators and closes only the outermost; reading on from the closed
+            # connection unwinds them all, where otherwise the garbage collector would have to.
+            with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                while await anext(self._pieces, None) is not None:
+                    pass
+
+
 class Reply:
     """The headers of a reply, and its body as it arrives; must be closed, and may be repeatedly."""
 
     def __init__(
-        self, response: httpx.Response, url: httpx.URL, first_byte_seconds: float, stall_seconds: float
+        self,
+        status: int,
+        headers: httpx.Headers,
+        body: WireBody,
+        url: httpx.URL,
+        first_byte_seconds: float,
+        stall_seconds: float,
     ) -> None:
-        self.status = response.status_code
-        self.headers = response.headers
+        self.status = status
+        self.headers = headers
         self.url = url
         self.redirected = False
         """Whether `url` is another than was asked for first."""
@@ -85,9 +117,9 @@ class Reply:
         """After a refusal: what may help."""
         self.drained = b""
         """What `finish` found, at least the first 64 KiB of it."""
-        self._response = response
+        self._body = body
         self._stall_seconds = stall_seconds
-        self._body: AsyncIterator[bytes] | None = None
+        self._state: HostState | None = None
 
     @property
     def host(self) -> str:
@@ -100,15 +132,13 @@ class Reply:
         Raises httpx.HTTPError when the connection breaks, nothing comes for too long, or `deadline` (on
         trio's clock) passes.
         """
-        if self._body is None:
-            self._body = self._response.aiter_raw()
+        piece = b""
         with trio.CancelScope(deadline=min(deadline, trio.current_time() + self._stall_seconds)) as scope:
-            while (piece := await anext(self._body, None)) == b"":
-                pass
+            piece = await self._body.read()
         if scope.cancelled_caught:
             raise httpx.ReadTimeout("the body stalled")
-        metrics.count_bytes(self.host, len(piece or b""))
-        return piece or b""
+        metrics.count_bytes(self.host, len(piece))
+        return piece
 
     async def finish(self) -> None:
         """Take the little that may be left of the body, so that the connection serves again, and close."""
@@ -121,16 +151,18 @@ class Reply:
             self.drained = self.drained or bytes(drained)
             await self.close()
 
+    def count_in(self, state: HostState) -> None:
+        """Until it is closed, this is one of the host's replies."""
+        state.replies += 1
+        self._state = state
+
     async def close(self) -> None:
         """Close; a connection in the middle of a body is cut off."""
+        if self._state is not None:
+            self._state.replies -= 1
+            self._state = None
         with trio.CancelScope(shield=True):
-            await self._response.aclose()
-            if self._body is not None:
-                # httpx nests generators and closes only the outermost; reading on from the closed
-                # connection unwinds them all, where otherwise the garbage collector would have to.
-                with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-                    while await anext(self._body, None) is not None:
-                        pass
+            await self._body.aclose()
 
 
 class Transport:
@@ -145,9 +177,16 @@ class Transport:
             keepalive_expiry=pool.idle_seconds,
         )
         self._clients: dict[Route, httpx.AsyncClient] = {}
+        self._wire = Wire(
+            connections=pool.connections,
+            idle_connections=pool.idle_connections,
+            idle_seconds=pool.idle_seconds,
+            connect_seconds=timeouts.connect_seconds,
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""
+        await self._wire.aclose()
         while self._clients:
             _, client = self._clients.popitem()
             await client.aclose()
@@ -171,9 +210,11 @@ class Transport:
         say what to do, ConfigError, and what reading the body raises.
         """
         route = self._routes.route(url, registry, verified=verified)
-        client = self._client(route)
         scope = trio.CancelScope(deadline=deadline)
         headers = {"Accept-Encoding": "identity", "User-Agent": "registry-storage", **headers}
+        if form is None and method in (None, "GET") and route.proxy is None:
+            return await self._get(url, headers, route, scope, registry)
+        client = self._client(route)
         if body is not None:
             headers["Content-Length"] = str(body.size)
         request = client.build_request(
@@ -208,7 +249,26 @@ class Transport:
             metrics.count_no_reply(host_of(url))
             raise httpx.ReadTimeout("no answer in time")
         metrics.count_reply(host_of(url), response.status_code, received - sent)
-        return Reply(response, url, received - sent, self._timeouts.stall_seconds)
+        first_byte, stall = received - sent, self._timeouts.stall_seconds
+        return Reply(response.status_code, response.headers, _HttpxBody(response), url, first_byte, stall)
+
+    async def _get(
+        self, url: httpx.URL, headers: Mapping[str, str], route: Route, scope: trio.CancelScope, registry: str
+    ) -> Reply:
+        with scope:
+            try:
+                head, seconds, body = await self._wire.get(
+                    url, headers, route, scope, self._timeouts.first_byte_seconds
+                )
+            except httpx.HTTPError as error:
+                metrics.count_no_reply(host_of(url))
+                raise type(error)(cause(error, url, registry, route)) from error
+        if scope.cancelled_caught:
+            metrics.count_no_reply(host_of(url))
+            raise httpx.ReadTimeout("no answer in time")
+        metrics.count_reply(host_of(url), head.status_code, seconds)
+        received = httpx.Headers([(bytes(name), bytes(value)) for name, value in head.headers])
+        return Reply(head.status_code, received, body, url, seconds, self._timeouts.stall_seconds)
 
     def _client(self, route: Route) -> httpx.AsyncClient:
         client = self._clients.get(route)

@@ -35,6 +35,10 @@ _INIT_OUT = struct.Struct("<IIIIHHIIHHII24x")
 _INIT = 26
 _MAJOR, _MINOR = 7, 38
 
+_NOTIFY_RESEND = 7
+_SO_SNDBUFFORCE = 32
+_LIBFUSE_QUEUE_BYTES = 4 << 20
+
 _ASYNC_READ = 1 << 0
 _BIG_WRITES = 1 << 5
 _AUTO_INVAL_DATA = 1 << 12
@@ -61,6 +65,62 @@ class Handshake:
 
     minor: int
     flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A mount whose INIT was answered: whoever has the descriptor can serve it."""
+
+    device: int
+    max_read: int
+    handshake: Handshake
+
+
+def mount_and_greet(mountpoint: Path) -> Mounted:
+    """Mount at `mountpoint` and answer the kernel's INIT. Raises MountError."""
+    max_read = MAX_READ if _has_large_buffers() else SMALL_READ
+    device = mount(mountpoint, max_read)
+    try:
+        handshake = shake_hands(device, max_read)
+    except BaseException:
+        unmount(mountpoint)
+        os.close(device)
+        raise
+    os.set_blocking(device, False)
+    return Mounted(device, max_read, handshake)
+
+
+def is_alive(device: int) -> bool:
+    """The mount of this descriptor is still there."""
+    poller = select.poll()
+    poller.register(device, select.POLLIN)
+    return not any(events & (select.POLLERR | select.POLLNVAL) for _, events in poller.poll(0))
+
+
+def resend(device: int) -> bool:
+    """Have the kernel deliver again what was taken by a process that is gone; False: it cannot (before 6.9)."""
+    try:
+        os.write(device, _OUT_HEADER.pack(_OUT_HEADER.size, _NOTIFY_RESEND, 0))
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+def make_room(libfuse_socket: socket.socket) -> None:
+    """Let one message hold the largest reply: beyond the system's limit only with privileges (CAP_NET_ADMIN)."""
+    libfuse_socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _LIBFUSE_QUEUE_BYTES)
+
+
+def _has_large_buffers() -> bool:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        try:
+            make_room(ours)
+        except PermissionError:
+            return False
+    return True
 
 
 def mount(mountpoint: Path, max_read: int) -> int:

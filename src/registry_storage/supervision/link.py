@@ -1,0 +1,46 @@
+"""The supervisor as its worker sees it."""
+
+import logging
+import socket
+from collections.abc import Callable
+
+import trio
+
+from ..control.routes import Json, Request
+from .handed import LEAVE, REFUSED, SERVING, UPGRADE, say
+
+_log = logging.getLogger(__name__)
+
+
+class SupervisorLink:
+    """The worker's end of the channel."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        self._channel = channel
+        self._refusals = 0
+
+    async def listen(self, leave: Callable[[], None]) -> None:
+        """Call `leave` when the supervisor says so, or is gone."""
+        channel = trio.socket.from_stdlib_socket(self._channel)
+        while True:
+            word = await channel.recv(64)
+            if word == REFUSED:
+                self._refusals += 1
+            elif word in (LEAVE, b""):
+                leave()
+                return
+
+    def serving(self) -> None:
+        """Requests are being answered."""
+        say(self._channel, SERVING)
+
+    async def upgrade(self, request: Request) -> Json:
+        """``POST /v1/upgrade``: the version that is installed now takes over.
+
+        Answers at once: ``refusals`` counts the new ones that did not come up since this worker serves. Who asks
+        sees a success by another ``pid`` in ``/v1/status``, and a failure by a higher count here (``?ask=no``).
+        """
+        if request.query.get("ask") != "no":
+            say(self._channel, UPGRADE)
+        return {"refusals": self._refusals}

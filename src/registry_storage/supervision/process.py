@@ -1,0 +1,61 @@
+"""A worker as its supervisor sees it: a process, and a channel to it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .handed import OPTION, Handed, say
+
+MODULE = "registry_storage.supervision.worker"
+
+
+class WorkerProcess:
+    """Started from construction; its process descriptor becomes readable when it ends."""
+
+    def __init__(self, handed: Handed, arguments: Sequence[str]) -> None:
+        """`handed.channel` is set here. Raises OSError."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.setblocking(False)
+        self.started = time.monotonic()
+        self.prepared = False
+        self.serving = False
+        with theirs:
+            handed = replace(handed, channel=theirs.fileno())
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, OPTION, handed.to_text(), *arguments],
+                pass_fds=(handed.device, handed.lock, handed.verified, handed.channel),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a terminal's SIGINT is the supervisor's
+            )
+        self.descriptor = os.pidfd_open(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def say(self, word: bytes) -> bool:
+        """Tell it something; False: it is gone."""
+        return say(self.channel, word)
+
+    def hear(self) -> bytes:
+        """What it says; nothing when it is gone or silent."""
+        try:
+            return self.channel.recv(64)
+        except OSError:
+            return b""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def reap(self) -> str:
+        """After its descriptor was readable: how it ended, in words."""
+        status = self._process.wait()
+        os.close(self.descriptor)
+        self.channel.close()
+        return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

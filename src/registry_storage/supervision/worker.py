@@ -1,0 +1,67 @@
+"""The process that serves a mount which its supervisor holds."""
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from .. import __version__, logs, traces
+from ..cli import build_parser, report
+from ..config import Settings, load_settings
+from ..daemon import run
+from ..errors import RegistryStorageError
+from .handed import GO, OPTION, PREPARED, Handed, say
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_supervisor() -> None:
+    """Without it nobody would hold the mount together; whoever comes next starts a worker of its own."""
+    supervisor = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        sys.exit(1)
+
+
+def _settings(arguments: Sequence[str]) -> tuple[Settings, Path]:
+    options = vars(build_parser().parse_args(arguments))
+    mountpoint: Path = options.pop("mountpoint").absolute()
+    settings = load_settings(options.pop("config", None), options)
+    return replace(settings, root=settings.root.absolute()), mountpoint
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prepare, wait for the word, and serve; the exit status: 0 when told to end or the mount is gone."""
+    _die_with_supervisor()
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(OPTION, type=Handed.from_text, required=True, dest="handed")
+    given, rest = parser.parse_known_args(arguments[:2])
+    handed: Handed = given.handed
+    channel = socket.socket(fileno=handed.channel)
+    status = 0
+    try:
+        settings, mountpoint = _settings([*rest, *arguments[2:]])
+        logs.set_up(settings.log_level, settings.log_format)
+        if not say(channel, PREPARED) or channel.recv(64) != GO:
+            return 0
+        finish = traces.set_up(settings.traces, __version__) if settings.traces else None
+        try:
+            trio.run(run, settings, mountpoint, handed, channel)
+        finally:
+            if finish is not None:
+                finish()
+    except* RegistryStorageError as group:
+        report(group)
+        status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,217 @@
+"""The mount outlives the process that serves it."""
+
+import array
+import hashlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.fakes.images import BuiltImage, File, build_layer, put_image
+from tests.fakes.registry import FakeRegistry
+
+from .conftest import Daemon
+from .test_life import wait_for_log
+
+FILES = {f"d{n % 7}/f{n}": random.Random(n).randbytes(3000 * (n % 23) + 1) for n in range(300)}
+PATIENCE_SECONDS = 60.0
+T = TypeVar("T")
+
+
+@pytest.fixture
+def image(registry: FakeRegistry) -> BuiltImage:
+    return put_image(registry, [build_layer([File(name, data) for name, data in FILES.items()])])
+
+
+def worker_of(daemon: Daemon) -> int:
+    """The process id of the worker that serves; waits for one."""
+    assert daemon.process is not None
+    children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children")
+    return int(eventually(lambda: children.read_text().split()[-1:])[0])
+
+
+def eventually(look: Callable[[], T]) -> T:
+    """What `look` finds, once it finds something."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def another_worker(daemon: Daemon, worker: int) -> None:
+    """Wait until `worker` is gone and another one is there."""
+    eventually(lambda: not Path(f"/proc/{worker}").exists() and worker_of(daemon) != worker)
+
+
+def another_round(readers: "Readers", rounds: int) -> None:
+    """Wait until one of them has read everything once more."""
+    eventually(lambda: readers.rounds > rounds)
+
+
+class Readers:
+    """Threads that read every file again and again, past the kernel's cache, and compare."""
+
+    def __init__(self, directory: Path) -> None:
+        self.wrong: list[str] = []
+        self.rounds = 0
+        self._directory = directory
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._read, args=(seed,)) for seed in range(4)]
+
+    def _read(self, seed: int) -> None:
+        names = list(FILES)
+        while not self._end.is_set():
+            random.Random(seed).shuffle(names)
+            for name in names:
+                try:
+                    file = os.open(self._directory / name, os.O_RDONLY)
+                    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+                    data = b""
+                    while part := os.read(file, 1 << 20):
+                        data += part
+                    os.close(file)
+                    if hashlib.sha256(data).digest() != hashlib.sha256(FILES[name]).digest():
+                        self.wrong.append(name)
+                except OSError as error:
+                    self.wrong.append(f"{name}: {error}")
+            self.rounds += 1
+
+    @contextmanager
+    def running(self) -> Iterator["Readers"]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._end.set()
+            for thread in self._threads:
+                thread.join(PATIENCE_SECONDS)
+                assert not thread.is_alive(), "a reader hangs"
+
+
+def test_readers_do_not_notice_that_the_worker_is_killed(
+    daemon: Daemon, registry: FakeRegistry, image: BuiltImage
+) -> None:
+    daemon.start()
+    with Readers(daemon.layer(image) / "diff").running() as readers:
+        for _ in range(6):
+            worker, rounds = worker_of(daemon), readers.rounds
+            time.sleep(random.uniform(0, 0.3))  # any moment will do
+            os.kill(worker, signal.SIGKILL)
+            another_worker(daemon, worker)
+            another_round(readers, rounds)
+    assert readers.wrong == []
+    assert daemon.stop() == 0
+    assert "ended by SIGKILL; the next one starts" in daemon.log_text()
+
+
+def test_a_new_worker_takes_over_without_an_error(daemon: Daemon, image: BuiltImage) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    with Readers(daemon.layer(image) / "diff").running() as readers:
+        for _ in range(3):
+            worker, rounds = worker_of(daemon), readers.rounds
+            daemon.process.send_signal(signal.SIGHUP)
+            another_worker(daemon, worker)
+            another_round(readers, rounds)
+    assert readers.wrong == []
+    assert daemon.stop() == 0
+
+
+def test_a_new_worker_that_does_not_come_up_leaves_the_old_one_serving(
+    daemon: Daemon, image: BuiltImage, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    daemon.start("--config", str(config))
+    assert daemon.process is not None
+    path = daemon.layer(image) / "diff" / "d1/f1"
+    assert path.read_bytes() == FILES["d1/f1"]
+    worker = worker_of(daemon)
+    config.write_text("no such setting = 1\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_for_log(daemon, "before it was ready: the old one goes on")
+    assert worker_of(daemon) == worker
+    assert (path.parent / "f8").read_bytes() == FILES["d1/f8"]
+    config.write_text("")
+    daemon.process.send_signal(signal.SIGHUP)
+    another_worker(daemon, worker)
+    assert (path.parent / "f15").read_bytes() == FILES["d1/f15"]
+
+
+def test_what_was_verified_is_not_hashed_again_by_the_next_worker(daemon: Daemon, image: BuiltImage) -> None:
+    daemon.start()
+    path = daemon.layer(image) / "diff" / "d1/f22"
+    assert path.read_bytes() == FILES["d1/f22"]
+    worker = worker_of(daemon)
+    (content,) = daemon.root.glob("layers/*/content")
+    with content.open("r+b") as file:  # behind everybody's back: only a mark that this chunk was served as it is
+        data = bytearray(file.read())
+        at = bytes(data).index(FILES["d1/f22"])
+        data[at] ^= 1
+        file.seek(0)
+        file.write(data)
+    os.kill(worker, signal.SIGKILL)
+    another_worker(daemon, worker)
+    file_descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(file_descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert os.read(file_descriptor, 1)[0] == FILES["d1/f22"][0] ^ 1
+    os.close(file_descriptor)
+    daemon.stop()
+    daemon.start()  # verified while this daemon runs: a new one hashes again
+    assert path.read_bytes() == FILES["d1/f22"]
+
+
+def test_the_mount_outlives_the_supervisor_where_systemd_keeps_its_descriptors(
+    daemon: Daemon, image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE_SECONDS)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        daemon.start()
+        kept: dict[str, int] = {}
+        while True:
+            text, rights, _, _ = systemd.recvmsg(300, socket.CMSG_SPACE(4))
+            if text.startswith(b"READY=1"):
+                break
+            name = dict(line.split("=", 1) for line in text.decode().splitlines())["FDNAME"]
+            kept[name] = array.array("i", rights[0][2])[0]
+        path = daemon.layer(image) / "diff" / "d2/f2"
+        # After one FLUSH the kernel knows that there is none; a child that closes its copy of the file must not wait.
+        assert (path.parent / "f16").read_bytes() == FILES["d2/f16"]
+        with path.open("rb") as file:
+            daemon.stop(signal.SIGKILL)
+            restart_as_systemd_does(daemon, kept, monkeypatch)
+            assert file.read() == FILES["d2/f2"], "a file that was open all the time"
+        assert "the mount of an earlier daemon goes on" in daemon.log_text()
+        assert (path.parent / "f9").read_bytes() == FILES["d2/f9"]
+        for descriptor in kept.values():
+            os.close(descriptor)
+        assert daemon.stop() == 0
+        assert not os.path.ismount(daemon.mountpoint)
+
+
+def restart_as_systemd_does(daemon: Daemon, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors from 3 on, named in the environment of exactly this process (sd_listen_fds(3))."""
+    moves = "; ".join(f"exec {3 + number}<&{descriptor}" for number, descriptor in enumerate(kept.values()))
+    script = f"{moves}; export LISTEN_PID=$$ LISTEN_FDS={len(kept)}; exec \"$@\""
+    monkeypatch.setenv("LISTEN_FDNAMES", ":".join(kept))
+    real = subprocess.Popen
+
+    def with_descriptors(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return real(["bash", "-c", script, "bash", *command], pass_fds=tuple(kept.values()), **options)  # type: ignore[call-overload,no-any-return]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", with_descriptors)
+        daemon.start()
