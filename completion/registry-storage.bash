@@ -7,7 +7,7 @@
 
 
 
-_shtab_registry_storage_option_strings=(-h --help --version --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --log-level --log-format)
+_shtab_registry_storage_option_strings=(-h --help --version --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --log-level --log-format)
 
 
 
@@ -21,6 +21,8 @@ _shtab_registry_storage___prefetch_nargs=0
 _shtab_registry_storage___no_prefetch_nargs=0
 _shtab_registry_storage___background_fetch_nargs=0
 _shtab_registry_storage___no_background_fetch_nargs=0
+_shtab_registry_storage___wait_for_registry_nargs=0
+_shtab_registry_storage___no_wait_for_registry_nargs=0
 
 
 # $1=COMP_WORDS[1]

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import convert, doctor, explain, install, look, optimize, settings, status, top
+from .commands import cache, convert, doctor, explain, install, look, optimize, repair, settings, status, top
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_parsers(commands)
     top.add_parser(commands)
     install.add_parsers(commands)
+    repair.add_parser(commands)
+    cache.add_parser(commands)
     return parser
 
 

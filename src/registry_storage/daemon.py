@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import signal
 import socket
 from pathlib import Path
@@ -10,6 +11,8 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from . import auth_helper, exposition, metrics, service
+from .cache.budget import Budget
+from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .cache.shared_state import SharedState
@@ -30,6 +33,7 @@ from .store.session import Session
 from .store.tree import Tree
 from .supervision.handed import Handed
 from .supervision.link import SupervisorLink
+from .upkeep import Upkeep
 
 _log = logging.getLogger(__name__)
 
@@ -40,11 +44,13 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
     Raises CacheError, ConfigError, MountError.
     """
     with Root(settings.root, lock=handed.lock) as root:
-        ledger = Ledger(root.state_file)
+        ledger = Ledger(root.ledger)
         try:
             around = Surroundings.of(settings)
             async with around.client() as registry, trio.open_nursery() as nursery:
-                lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
+                patience = math.inf if settings.wait_for_registry else settings.read_timeout_seconds
+                eviction = Eviction(root.path, Budget.of(settings, root.path))
+                lane = Lane(settings.root, patience, every_read=settings.record is not None)
                 pool = Pool(
                     root,
                     ledger,
@@ -56,9 +62,10 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                     lookup_timeout_seconds=settings.lookup_timeout_seconds,
                     shared_state=SharedState(handed.verified),
                     opened=lane.show,
+                    eviction=eviction,
                 )
                 blobs = WholeBlobs(root, nursery)
-                operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
+                operations = Operations(Tree(pool, ledger, blobs), patience)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 supervisor = SupervisorLink(channel)
                 routes = Routes()
@@ -67,12 +74,15 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 routes.add("POST", auth_helper.ROUTE, _taker(around))
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
                 routes.add("POST", "/v1/upgrade", supervisor.upgrade)
+                upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
+                upkeep.add_routes(routes)
                 session = Session(mountpoint, handed.mounted, operations, lane)
                 try:
                     with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                         nursery.start_soon(control.serve)
                         nursery.start_soon(service.send_signs_of_life)
                         _show(settings, sight, nursery)
+                        nursery.start_soon(upkeep.run, control.check)
                         await _serve(session, pool, recorder, supervisor, mountpoint, handed, settings)
                 finally:
                     session.close()

@@ -33,11 +33,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(group: "argparse._ArgumentGroup", about: Description, default: object) -> None:
-    shown = about.text.replace("%", "%%")
+    shown = about.text
     if about.name == "platform":
         shown += " (default: this host's)"
     elif default not in (None, ""):
         shown += f" (default: {_word(default)})"
+    shown = shown.replace("%", "%%")
     if about.kind is bool:
         group.add_argument(
             about.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown
