@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import trio
 
+from .. import metrics
 from ..cache.content import Content
 from ..errors import RegistryStorageError, VerificationError
 from ..formats.base import LayerFormat
@@ -254,6 +255,7 @@ class ChunkFetcher:
         self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
         if damaged:
             self._content.forget(sorted(bad))
+            metrics.DAMAGED_CHUNKS.inc(len(damaged))
             self._tell_damage(damaged)
         return damaged
 
@@ -355,6 +357,7 @@ class ChunkFetcher:
         for chunk, error in zip(chunks, results, strict=True):
             if error is None:
                 continue
+            metrics.REFUSED_CHUNKS.inc()
             _log.error(
                 "layer %s: %s: chunk %d (blob offset %d) is refused: %s",
                 self._name, self._path(chunk), chunk.number, chunk.blob_offset, error,
