@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +23,7 @@ FORMATS = pytest.mark.parametrize("image_format", ["gzip", "estargz", "zstd", "z
 class Host:
     """A daemon with an image store, and a podman that has it instead of a layer store."""
 
-    def __init__(self, laboratory: Laboratory, generation: Generation, name: str) -> None:
+    def __init__(self, laboratory: Laboratory, generation: Generation, name: str, *options: str) -> None:
         inside = generation.inside
         own = laboratory.scratch / name
         mountpoint = inside.stores / name if inside is not None else own / "store"
@@ -31,7 +32,7 @@ class Host:
         home = inside.work / name if inside is not None else own / "podman"
         self.daemon = Daemon(
             own / "root", mountpoint, laboratory.link.host, log=own / "daemon.log",
-            options=("--images", str(self.store), "--images-grace-seconds", "0.5", "--no-background-fetch"),
+            options=("--images", str(self.store), "--images-grace-seconds", "0.5", *options),
             environment={"CONTAINERS_STORAGE_CONF": str(home / "storage-outside.conf")},
         )  # fmt: skip
         self.daemon.start()
@@ -56,7 +57,7 @@ class Host:
 
 @pytest.fixture
 def host(laboratory: Laboratory, generation: Generation) -> Iterator[Host]:
-    one = Host(laboratory, generation, f"i{next(_numbers)}")
+    one = Host(laboratory, generation, f"i{next(_numbers)}", "--no-background-fetch")
     try:
         yield one
     finally:
@@ -113,8 +114,28 @@ def test_an_image_that_shares_a_base_stores_only_its_own_layers(host: Host) -> N
 
 
 def test_a_plain_image_can_be_saved_and_pushed(host: Host) -> None:
+    _copy_out(host, host.add("redis", "gzip"))
+
+
+@pytest.mark.parametrize("image_format", ["estargz", "zstd"])
+def test_a_lazy_image_can_be_saved_and_pushed_when_it_is_complete(
+    laboratory: Laboratory, generation: Generation, image_format: str
+) -> None:
+    host = Host(laboratory, generation, f"i{next(_numbers)}")
+    try:
+        image = host.add("odd", image_format)
+        deadline = time.monotonic() + 120
+        while not host.ctl("list").stdout.rstrip().endswith("complete"):
+            assert time.monotonic() < deadline, host.daemon.log_tail()
+            time.sleep(0.2)
+        _copy_out(host, image)
+    finally:
+        host.close()
+
+
+def _copy_out(host: Host, image: str) -> None:
     """Saving and pushing read the layers in the same way; one generation does this, the other that."""
-    image, podman = host.add("redis", "gzip"), host.podman
+    podman = host.podman
     target = podman.home / "copy"
     there = podman.inside.inside(target) if podman.inside else target
     if podman.inside:

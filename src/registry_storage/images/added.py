@@ -168,7 +168,7 @@ class AddedImages:
         if link is None:
             return
         try:
-            split = await self._pool.complete(link, record.diff_id)
+            completed = await self._pool.complete(link, record.diff_id)
         except DiffIdError as error:
             await self._refuse(record, error)
             return
@@ -177,7 +177,9 @@ class AddedImages:
             raise
         async with self._writing:
             if self._store.layers.get(record.id) == record:
-                await trio.to_thread.run_sync(self._store.complete, record.id, split)
+                await trio.to_thread.run_sync(
+                    self._store.complete, record.id, completed.tar_size, completed.tar_split
+                )
         _log.info("layer %s: complete, its diffID is %s", record.layer_digest, record.diff_id)
 
     async def _refuse(self, record: LayerRecord, error: RegistryStorageError) -> None:
