@@ -2,13 +2,13 @@
 
 import base64
 import os
-import sqlite3
 import sys
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import httpx
 
 from lab import places, processes
 
@@ -116,11 +116,11 @@ class Daemon:
 
     def uses(self) -> list[tuple[str, str, int]]:
         """(reference, layer digest, count) of every layer whose reference count is not zero."""
-        address = f"file:{self.root / 'state.db'}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=10)) as database:
-            return database.execute(
-                "SELECT reference, layer_digest, uses FROM links WHERE uses > 0 ORDER BY number"
-            ).fetchall()
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.root / "control.sock"))) as client:
+            layers = client.get("http://daemon/v1/status").raise_for_status().json()["layers"]
+        links = [(link, layer["layer_digest"]) for layer in layers for link in layer["links"] if link["uses"]]
+        links.sort(key=lambda found: found[0]["number"])
+        return [(link["reference"], digest, link["uses"]) for link, digest in links]
 
     def log_tail(self, lines: int = 40) -> str:
         return "\n".join(self.log_text().splitlines()[-lines:])

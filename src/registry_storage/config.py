@@ -71,6 +71,9 @@ class Settings:
         metavar="S",
         bounds=(1, 3600),
     )
+    wait_for_registry: bool = _setting(
+        False, "reads wait until the registry is back, however long that takes, instead of failing with EIO"
+    )
     read_ahead_kib: int = _setting(128, "the kernel's read-ahead on the mount", metavar="KIB", bounds=(0, 16384))
     record: Path | None = _setting(
         None, "where to write down what is read from layers, as JSON lines; for optimizing images", metavar="FILE"
@@ -98,6 +101,20 @@ class Settings:
         "how long what was removed from the image store stays for podmans that have read its lists before",
         metavar="S",
         bounds=(0.1, 3600),
+    )
+    cache_size: str = _setting(
+        "50%", "how much of its disk the root may take: a share, or a size such as 20GiB", metavar="SIZE"
+    )
+    keep_free: str = _setting(
+        "5%", "how much of the disk stays free, whoever fills it: below that, the cache shrinks", metavar="SIZE"
+    )
+    graph_roots: str = _setting(
+        "",
+        "further graph roots whose images use this store, besides those that storage.conf(5) names",
+        metavar="DIR[:DIR…]",
+    )
+    keep_unused_hours: float = _setting(
+        168.0, "how long layers stay that no image uses any more", metavar="H", bounds=(0, 87600)
     )
     log_level: str = _setting("info", "the least important lines to log", choices=LOG_LEVELS)
     log_format: str = _setting("text", "log lines for people, or one JSON object a line", choices=LOG_FORMATS)

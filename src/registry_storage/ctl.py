@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import convert, images, look, optimize
+from .commands import cache, convert, images, look, optimize, repair
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -28,6 +28,8 @@ def build_parser() -> argparse.ArgumentParser:
     optimize.add_parser(commands)
     look.add_parsers(commands)
     images.add_parsers(commands)
+    repair.add_parser(commands)
+    cache.add_parser(commands)
     return parser
 
 

@@ -2,12 +2,15 @@
 
 import errno
 import logging
+import math
 import signal
 import socket
 from pathlib import Path
 
 import trio
 
+from .cache.budget import Budget
+from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .cache.shared_state import SharedState
@@ -17,7 +20,6 @@ from .control.routes import Routes
 from .control.server import ControlServer
 from .image_requests import ImageRequests
 from .images.added import AddedImages
-from .images.host import configured_graph_roots
 from .images.repair import open_store
 from .layer.plain import remove_unfinished
 from .layer.pool import Pool
@@ -32,6 +34,7 @@ from .store.session import Session
 from .store.tree import Tree
 from .supervision.handed import Handed
 from .supervision.link import SupervisorLink
+from .upkeep import Upkeep
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +46,12 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
     """
     with Root(settings.root, lock=handed.lock) as root:
         remove_unfinished(root.layers)
-        ledger = Ledger(root.state_file)
+        ledger = Ledger(root.ledger)
         try:
             async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
-                lane = Lane(settings.root, settings.read_timeout_seconds, every_read=settings.record is not None)
+                patience = math.inf if settings.wait_for_registry else settings.read_timeout_seconds
+                eviction = Eviction(root.path, Budget.of(settings, root.path))
+                lane = Lane(settings.root, patience, every_read=settings.record is not None)
                 pool = Pool(
                     root,
                     ledger,
@@ -58,24 +63,28 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                     lookup_timeout_seconds=settings.lookup_timeout_seconds,
                     shared_state=SharedState(handed.verified),
                     opened=lane.show,
+                    eviction=eviction,
                 )
                 blobs = WholeBlobs(root, nursery)
-                operations = Operations(Tree(pool, ledger, blobs), settings.read_timeout_seconds)
+                operations = Operations(Tree(pool, ledger, blobs), patience)
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 supervisor = SupervisorLink(channel)
                 routes = Routes()
+                routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
+                routes.add("POST", "/v1/upgrade", supervisor.upgrade)
+                upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
+                upkeep.add_routes(routes)
                 store = await trio.to_thread.run_sync(open_store, images_path(settings), mountpoint)
                 added = AddedImages(
                     store, pool, ledger,
-                    graph_roots=configured_graph_roots, grace_seconds=settings.images_grace_seconds,
+                    graph_roots=upkeep.graph_roots, grace_seconds=settings.images_grace_seconds,
                 )  # fmt: skip
                 ImageRequests(added, nursery).register(routes)
-                routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
-                routes.add("POST", "/v1/upgrade", supervisor.upgrade)
                 session = Session(mountpoint, handed.mounted, operations, lane)
                 try:
                     with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                         nursery.start_soon(control.serve)
+                        nursery.start_soon(upkeep.run, control.check)
                         nursery.start_soon(added.run)
                         nursery.start_soon(pool.resume, added.completes)
                         if settings.background_fetch:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from .conftest import Daemon
 
 GOOD, BAD = os.urandom(50_000), os.urandom(50_000)
 FILLER = os.urandom(300_000)
-QUICK = ("--no-background-fetch", "--no-prefetch", "--read-timeout-seconds", "8", "--lookup-timeout-seconds", "4")
+QUICK = ("--no-background-fetch", "--no-prefetch", "--read-timeout-seconds", "5", "--lookup-timeout-seconds", "4")
 
 
 @pytest.fixture(params=KINDS)
@@ -287,3 +288,27 @@ def test_a_document_that_rotted_on_disk_is_fetched_again(daemon: Daemon, image: 
     assert (daemon.image(image) / "config").read_bytes() == image.config
     assert (daemon.image(image) / "manifest").read_bytes() == image.manifest
     assert (daemon.layer(image) / "diff/good").read_bytes() == GOOD
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_read_waits_while_the_registry_is_away(daemon: Daemon, registry: FakeRegistry, for_good: bool) -> None:
+    layer = build_layer([File("good", GOOD), File("filler", FILLER), File("etc/bad", BAD)])
+    image = put_image(registry, [layer])
+    daemon.arguments = QUICK
+    daemon.start("--read-timeout-seconds", *(["1", "--wait-for-registry"] if for_good else ["60"]))
+    path = daemon.layer(image) / "diff" / "etc/bad"
+    path.stat()
+    fault = registry.inject("disconnect", path=".*", times=None)
+    results: list[bytes] = []
+    readers = [threading.Thread(target=lambda: results.append(path.read_bytes())) for _ in range(5)]
+    for reader in readers:
+        reader.start()
+    deadline = time.monotonic() + 60
+    while fault.hits < 6:  # more than one operation tries
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert results == []
+    registry.faults.remove(fault)
+    for reader in readers:
+        reader.join(60)
+    assert results == [BAD] * 5

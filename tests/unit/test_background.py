@@ -60,7 +60,7 @@ def activity() -> Activity:
 
 
 def start(nursery: trio.Nursery, activity: Activity, *layers: FakeLayer) -> Background:
-    background = Background(activity, prefetch=True, rest=True)
+    background = Background(activity, prefetch=True, rest=True, has_room=lambda: True)
     nursery.start_soon(background.run)
     for layer in layers:
         background.want(cast("Layer", layer))

@@ -15,6 +15,7 @@ from registry_storage.errors import RegistryStorageError
 from registry_storage.formats.detect import detect
 from registry_storage.layer.activity import Activity, GaveWayError
 from registry_storage.layer.chunks import ChunkFetcher
+from registry_storage.layer.loose import LooseChunks
 from registry_storage.layer.memory import MemoryBudget
 from registry_storage.layer.source import BlobSource
 from registry_storage.registry.hosts import LinkEstimate
@@ -110,6 +111,7 @@ def make_fetcher(layer: BuiltLayer, directory: Path, nursery: trio.Nursery, sour
     return ChunkFetcher(
         "layer", lazy.format, index, content, cast("BlobSource", source),
         Activity(), nursery, trio.CapacityLimiter(1), MemoryBudget(64 << 20),
+        LooseChunks(lambda size: False),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 A bit is set only after the chunk's digest matched and its bytes were written. What an earlier daemon left on
 disk is hashed once more before its first use, so that neither a power cut nor a rotten disk can serve a wrong
-byte.
+byte. Every change of the files is made here, so that a change that was not can be told (`check`).
 
 Which chunks may be served is in memory that the lane (_ext/fuse_lane.pyx) reads without asking anybody:
 
@@ -11,18 +11,22 @@ Which chunks may be served is in memory that the lane (_ext/fuse_lane.pyx) reads
     …   touched: a byte per eight chunks, set by the lane when it serves one of them
 """
 
-import mmap
 import os
 import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import CacheError
 from ..formats.verified import VerifiedChunk
 from ..toc.chunk import Chunk
+from .holes import punch_hole
+from .signature import Signature
 
 _STATE_HEADER_BYTES = 64
 _GENERATION = struct.Struct("=Q")
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
 def state_bytes(chunk_count: int) -> int:
@@ -42,26 +46,34 @@ class Content:
         """What may be served, as the module's first lines describe it."""
         self.size = size
         self.chunk_count = chunk_count
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._directory = directory
+        self._changes = threading.Lock()
+        self._changing = 0
+        length = max(1, (chunk_count + 7) // 8)
         try:
-            self._file = os.open(directory / "content", flags, 0o600)
+            self._file = os.open(directory / "content", _FLAGS, 0o600)
             if os.fstat(self._file).st_size != size:
                 (directory / "present").unlink(missing_ok=True)
                 state[:] = bytes(len(state))
                 os.ftruncate(self._file, 0)
                 os.ftruncate(self._file, size)
-            bits = os.open(directory / "present", flags, 0o600)
-            try:
-                length = max(1, (chunk_count + 7) // 8)
-                if os.fstat(bits).st_size != length:
-                    os.ftruncate(bits, 0)
-                    os.ftruncate(bits, length)
-                self._present = mmap.mmap(bits, length)
-            finally:
-                os.close(bits)
+            self._bits = os.open(directory / "present", _FLAGS, 0o600)
+            self._present = bytearray(os.pread(self._bits, length + 1, 0))
+            if len(self._present) != length:
+                self._present = bytearray(length)
+                self._save_present()
         except OSError as error:
             raise CacheError(f"{directory}: {error.strerror}") from None
+        self._known_file, self._known_bits = Signature.of(self._file), Signature.of(self._bits)
         self._verified = state[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
+        # What was evicted while no worker had the layer open is not present any more.
+        kept = int.from_bytes(self._verified, "little") & int.from_bytes(self._present, "little")
+        self._verified[:] = kept.to_bytes(length, "little")
+        self.touched = state[_STATE_HEADER_BYTES + length :][:length]
+        """A byte per eight chunks: one of them was served or written since it was last cleared."""
+        self.grown: Callable[[int], None] = lambda by: None
+        """Told how many bytes the content takes more than before, when chunks have come."""
+        self._last_disk_bytes = self.disk_bytes
 
     @property
     def file(self) -> int:
@@ -70,7 +82,7 @@ class Content:
 
     def close(self) -> None:
         """Nothing may be read or written afterwards."""
-        self._present.close()
+        os.close(self._bits)
         os.close(self._file)
 
     def is_ready(self, number: int) -> bool:
@@ -101,6 +113,10 @@ class Content:
             bit = 1 << (number & 7)
             self._present[number >> 3] |= bit
             self._verified[number >> 3] |= bit
+            self.touched[number >> 3] = 1
+        self._save_bits(numbers)
+        grown, self._last_disk_bytes = self.disk_bytes - self._last_disk_bytes, self.disk_bytes
+        self.grown(grown)
 
     def doubt(self, numbers: Iterable[int]) -> None:
         """These chunks must be hashed again before they are served."""
@@ -108,13 +124,58 @@ class Content:
             self._verified[number >> 3] &= 0xFF ^ (1 << (number & 7))
         self._raise_generation()
 
-    def forget(self, numbers: Iterable[int]) -> None:
+    def forget(self, numbers: Sequence[int]) -> None:
         """These chunks must be fetched again; their place may be overwritten or given back afterwards."""
         for number in numbers:
             mask = 0xFF ^ (1 << (number & 7))
             self._verified[number >> 3] &= mask
             self._present[number >> 3] &= mask
         self._raise_generation()
+        self._save_bits(numbers)
+
+    def evict(self, numbers: Sequence[int], spans: Iterable[tuple[int, int]]) -> None:
+        """Take these chunks away and give back `spans` (start, end) of the file, in which no other chunk is present.
+
+        Nobody may be writing them. Raises OSError.
+        """
+        self.forget(numbers)
+        with self._own_change():
+            for start, end in spans:
+                punch_hole(self._file, start, end - start)
+        self._last_disk_bytes = self.disk_bytes
+
+    def check(self) -> list[str]:
+        """What somebody else did to the files, in words; all that it may concern is hashed or fetched again."""
+        found: list[str] = []
+        with self._changes:
+            if self._changing:
+                return found
+            there, known = Signature.of(self._directory / "content"), self._known_file
+            if there != known:
+                if there is None or known is None or there.inode != known.inode:
+                    found.append("content is gone: it is fetched again")
+                    self.forget(range(self.chunk_count))
+                    self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    new = os.open(self._directory / "content", _FLAGS, 0o600)
+                    os.dup2(new, self._file, inheritable=False)  # for everybody who has this descriptor
+                    os.close(new)
+                else:
+                    found.append("content was changed by somebody else: it is hashed again")
+                    self.doubt(range(self.chunk_count))
+                os.ftruncate(self._file, self.size)
+                self._known_file = Signature.of(self._file)
+        if Signature.of(self._directory / "present") != self._known_bits:
+            found.append("present was changed by somebody else: it is written anew")
+            os.close(self._bits)
+            (self._directory / "present").unlink(missing_ok=True)
+            self._bits = os.open(self._directory / "present", _FLAGS, 0o600)
+            self._save_present()
+        return found
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the content takes on disk."""
+        return os.fstat(self._file).st_blocks * 512
 
     def _raise_generation(self) -> None:
         """What the lane read meanwhile, it reads again: bits first, generation second, bytes last."""
@@ -133,15 +194,43 @@ class Content:
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def present_bits(self) -> bytes:
+        """A bit per chunk: on disk."""
+        return bytes(self._present)
+
     def present_count(self) -> int:
         """How many chunks are on disk."""
         return int.from_bytes(self._present[:], "little").bit_count()
 
     def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         view = memoryview(data)
-        while view:
-            written = os.pwrite(self._file, view, offset)
-            view, offset = view[written:], offset + written
+        with self._own_change():
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+
+    @contextmanager
+    def _own_change(self) -> Iterator[None]:
+        """The content file is changed by us; any thread."""
+        with self._changes:
+            self._changing += 1
+        try:
+            yield
+        finally:
+            with self._changes:
+                self._changing -= 1
+                self._known_file = Signature.of(self._file)
+
+    def _save_bits(self, numbers: Sequence[int]) -> None:
+        """Write the present bits of these chunks, all between them included."""
+        if numbers:
+            self._save_present(min(numbers) >> 3, (max(numbers) >> 3) + 1)
+
+    def _save_present(self, first: int = 0, end: int | None = None) -> None:
+        """Write some bytes of the present bits; when that fails, the next daemon fetches more than it must."""
+        with suppress(OSError):
+            os.pwrite(self._bits, memoryview(self._present)[first:end], first)
+        self._known_bits = Signature.of(self._bits)
 
     def _written(self, offset: int, size: int) -> list[tuple[int, int]]:
         """The parts of a span that the file system has blocks for, in pieces of at most 1 MiB."""

@@ -1,12 +1,16 @@
 """Manifests and image configs by digest: files that are checked whenever they are read."""
 
 import logging
+import os
+import re
 from pathlib import Path
 
 from ..digest import Digest
 from .root import write_atomically
 
 _log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Documents:
@@ -31,8 +35,17 @@ class Documents:
             return None
         return data
 
+    def digests(self) -> list[Digest]:
+        """Of all that are here, newest first."""
+        with os.scandir(self._directory) as entries:
+            found = [(entry.stat(follow_symlinks=False).st_mtime, entry.name) for entry in entries]
+        return [Digest(name) for _, name in sorted(found, reverse=True) if _NAME.fullmatch(name)]
+
     def store(self, data: bytes) -> Digest:
-        """Keep `data`; returns its digest. Raises OSError."""
+        """Keep `data` if the disk can take it; returns its digest."""
         digest = Digest.of(data)
-        write_atomically(self._directory / digest.hex, data)
+        try:
+            write_atomically(self._directory / digest.hex, data)
+        except OSError as error:
+            _log.warning("document %s cannot be written: %s", digest, error.strerror)
         return digest

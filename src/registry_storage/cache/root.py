@@ -1,14 +1,19 @@
 """The root directory, owned by one daemon at a time."""
 
 import fcntl
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .. import logs
 from ..digest import Digest
 from ..errors import CacheError
+from .signature import Signature
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,7 +31,7 @@ class LayerKey:
 
 
 class Root:
-    """`<root>/`: ``lock``, ``state.db``, ``documents/``, ``layers/``, ``blobs/``; mode 0700.
+    """`<root>/`: ``lock``, ``ledger``, ``documents/``, ``layers/``, ``blobs/``; mode 0700.
 
     Raises CacheError when the directory cannot be made or another daemon holds it.
     """
@@ -34,23 +39,32 @@ class Root:
     def __init__(self, path: Path, *, lock: int | None = None) -> None:
         """`lock`: the descriptor of its locked file, handed on by the process that holds it."""
         self.path = path
-        if lock is not None:
-            self._lock = lock
-            return
+        self._make_directories()
+        self._lock = self._take_lock() if lock is None else lock
+
+    def _make_directories(self) -> None:
         try:
             for part in ("", "documents", "layers", "blobs"):
-                (path / part).mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                (self.path / part).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise CacheError(f"root directory {path}: {error.strerror}: {error.filename}") from None
+            raise CacheError(f"root directory {self.path}: {error.strerror}: {error.filename}") from None
+
+    def _take_lock(self) -> int:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise CacheError(f"root directory {self.path}: {error.strerror}: {error.filename}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            owner = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._lock)
-            raise CacheError(f"root directory {path}: in use by another daemon, process {owner or 'unknown'}") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
+            owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise CacheError(
+                f"root directory {self.path}: in use by another daemon, process {logs.printable(owner) or 'unknown'}"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        return lock
 
     @property
     def lock(self) -> int:
@@ -58,19 +72,24 @@ class Root:
         return self._lock
 
     @property
-    def state_file(self) -> Path:
-        """The ledger's database."""
-        return self.path / "state.db"
+    def ledger(self) -> Path:
+        """The ledger's journal."""
+        return self.path / "ledger"
+
+    @property
+    def layers(self) -> Path:
+        """The directories of all layers."""
+        return self.path / "layers"
+
+    @property
+    def blobs(self) -> Path:
+        """Whole blobs."""
+        return self.path / "blobs"
 
     @property
     def documents(self) -> Path:
         """Manifests and configs by digest."""
         return self.path / "documents"
-
-    @property
-    def layers(self) -> Path:
-        """All layers' directories."""
-        return self.path / "layers"
 
     def layer(self, key: LayerKey) -> Path:
         """The directory of one layer."""
@@ -79,6 +98,16 @@ class Root:
     def blob(self, digest: Digest) -> Path:
         """A whole, verified blob."""
         return self.path / "blobs" / digest.hex
+
+    def check(self) -> None:
+        """Make again what somebody else removed. Raises CacheError when another daemon has the directory now."""
+        self._make_directories()
+        if (found := Signature.of(self.path / "lock")) and found.inode == os.fstat(self._lock).st_ino:
+            return
+        _log.warning("root directory %s: the lock was removed by somebody else: it is made anew", self.path)
+        lock = self._take_lock()
+        os.dup2(lock, self._lock, inheritable=False)
+        os.close(lock)
 
     def close(self) -> None:
         """Let another daemon have it."""
@@ -102,6 +131,9 @@ def write_atomically(path: Path, data: bytes | bytearray | memoryview) -> None:
         while view:
             view = view[os.write(descriptor, view) :]
         os.fdatasync(descriptor)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a part of it may be what fills the disk
+        raise
     finally:
         os.close(descriptor)
-    temporary.replace(path)

@@ -44,27 +44,51 @@ class ControlServer:
         self.path = path
         self._access = access
         self._routes = routes
-        self._listener = listen(path, access)
+        self._listener = trio.socket.from_stdlib_socket(listen(path, access))
         self._inode = path.stat().st_ino
+        self._closed = False
 
     async def serve(self) -> None:
-        """Answer until cancelled."""
-        listener = trio.socket.from_stdlib_socket(self._listener)
+        """Answer until cancelled or closed."""
         free = trio.Semaphore(MAX_CONNECTIONS)
         async with trio.open_nursery() as nursery:
-            while True:
-                await free.acquire()
-                try:
-                    connection, _ = await listener.accept()
-                except OSError as error:  # too many open files, for one
-                    free.release()
-                    _log.warning("control socket: %s", error.strerror)
-                    await trio.sleep(1)
-                    continue
-                nursery.start_soon(self._converse, connection, free)
+            while not self._closed:
+                await self._accept(nursery, free)
+            nursery.cancel_scope.cancel()
+
+    def check(self) -> None:
+        """Listen again when somebody has removed the socket. Raises ConfigError."""
+        with suppress(OSError):
+            if self.path.stat().st_ino == self._inode:
+                return
+        _log.warning("control socket %s was removed by somebody else: it is made anew", self.path)
+        self._listener.close()
+        self._listener = trio.socket.from_stdlib_socket(listen(self.path, self._access))
+        self._inode = self.path.stat().st_ino
+
+    async def _accept(self, nursery: trio.Nursery, free: trio.Semaphore) -> None:
+        """Until the listener is closed."""
+        listener = self._listener
+        while True:
+            await free.acquire()
+            try:
+                connection, _ = await listener.accept()
+            except trio.ClosedResourceError:
+                free.release()
+                return
+            except OSError as error:  # too many open files, for one
+                free.release()
+                _log.warning("control socket: %s", error.strerror)
+                await trio.sleep(1)
+                continue
+            except trio.Cancelled:
+                free.release()
+                raise
+            nursery.start_soon(self._converse, connection, free)
 
     def close(self) -> None:
         """Nobody can connect any more; a socket that another daemon has put there stays."""
+        self._closed = True
         self._listener.close()
         with suppress(OSError):
             if self.path.stat().st_ino == self._inode:

@@ -1,16 +1,11 @@
 """Which layers a podman on this host builds upon: what its own storage refers to."""
 
 import json
-import os
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import CacheError
-
-_FILES = ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf")
-_DEFAULT = Path("/var/lib/containers/storage")
 
 
 def referenced_layers(roots: Iterable[Path]) -> set[str]:
@@ -27,20 +22,6 @@ def referenced_layers(roots: Iterable[Path]) -> set[str]:
             for image in _records(root / "overlay-images" / name):
                 found |= _strings(image.get("layer"), *(image.get("mapped-layers") or ()))
     return found
-
-
-def configured_graph_roots() -> list[Path]:
-    """The graph root that root's podman has by storage.conf(5)."""
-    for path in (os.environ.get("CONTAINERS_STORAGE_CONF"), *_FILES):
-        if path is None:
-            continue
-        try:
-            storage = tomllib.loads(Path(path).read_text("utf-8")).get("storage", {})
-        except (OSError, ValueError, AttributeError):
-            continue
-        root = storage.get("graphroot") if isinstance(storage, dict) else None
-        return [Path(root)] if isinstance(root, str) and root else [_DEFAULT]
-    return [_DEFAULT]
 
 
 def _strings(*values: object) -> set[str]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 
 import trio
 
@@ -25,7 +26,9 @@ RETRY_SECONDS = 30.0
 class Background:
     """A layer is worked on once per time that it is wanted."""
 
-    def __init__(self, activity: Activity, *, prefetch: bool, rest: bool) -> None:
+    def __init__(self, activity: Activity, *, prefetch: bool, rest: bool, has_room: Callable[[], bool]) -> None:
+        """`has_room`: the cache would not have to give up something for it."""
+        self._has_room = has_room
         self._activity = activity
         self._prefetch = prefetch
         self._rest = rest
@@ -66,7 +69,7 @@ class Background:
             if not chunk.is_hole and chunk.blob_offset < end and not layer.content.is_present(number):
                 numbers.append(number)
                 size += chunk.blob_size
-        if not numbers:
+        if not numbers or not self._has_room():
             return
         try:
             with self._activity.prefetching():
@@ -94,7 +97,7 @@ class Background:
     async def _fetch_rest(self, layer: Layer) -> None:
         """All missing chunks in the order of the TOC, slice by slice, as long as it is quiet."""
         number, fetched, limit = 0, 0, MIN_SLICE_BYTES
-        while layer in self._wanted:
+        while layer in self._wanted and self._has_room():
             if await self._activity.quiet(QUIET_SECONDS if self._begun else START_SECONDS):
                 limit = MIN_SLICE_BYTES
             self._begun = True
@@ -115,5 +118,5 @@ class Background:
             else:
                 fetched += size
                 limit = min(2 * limit, MAX_SLICE_BYTES)
-        if fetched and layer in self._wanted:
+        if fetched and layer in self._wanted and self._has_room():
             _log.info("layer %s: complete, %d bytes fetched", layer.key.layer_digest, fetched)

@@ -10,11 +10,12 @@ import trio
 from ..cache.content import Content
 from ..errors import RegistryStorageError, VerificationError
 from ..formats.base import LayerFormat
-from ..formats.verified import decode_chunks, verify_chunk
+from ..formats.verified import VerifiedChunk, decode_chunks, verify_chunk
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 from .activity import Activity, GaveWayError
 from .ahead import ReadAhead, Window, reach_bytes
+from .loose import LooseChunks
 from .memory import MemoryBudget
 from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
 from .source import ByteSource
@@ -30,6 +31,7 @@ URGENT_GAP_BYTES = 16 << 10
 TAIL_ROUND_TRIPS = 2
 """How long before the end of a window the next one is asked for."""
 RECHECK_BYTES = 8 << 20
+TELL_DAMAGE_SECONDS = 60.0
 
 
 class _For(enum.Enum):
@@ -70,7 +72,9 @@ class ChunkFetcher:
         nursery: trio.Nursery,
         workers: trio.CapacityLimiter,
         memory: MemoryBudget,
+        loose: LooseChunks,
     ) -> None:
+        self._loose = loose
         self._memory = memory
         self._name = name
         self._format = layer_format
@@ -81,6 +85,7 @@ class ChunkFetcher:
         self._nursery = nursery
         self._workers = workers
         self._pending: dict[int, _Pending] = {}
+        self._damage_told_until = self._unwritten_told_until = -1.0
         self._ahead = ReadAhead(index, self._chunk, self._is_absent)
 
     async def ensure(self, first: int, end: int) -> None:
@@ -112,11 +117,15 @@ class ChunkFetcher:
         """Somebody else has verified these chunks and put them in their place."""
         self._ready(numbers)
 
+    def is_on_its_way(self, number: int) -> bool:
+        """Somebody fetches or hashes this chunk at this moment."""
+        return number in self._pending
+
     def _start(self, numbers: Iterable[int], whom: _For) -> list[_Pending]:
         waits: list[_Pending] = []
         mine: dict[int, _Pending] = {}
         for number in numbers:
-            if self._content.is_ready(number):
+            if self._content.is_ready(number) or self._loose.get(self._content, number) is not None:
                 continue
             pending = self._pending.get(number)
             if pending is None:
@@ -243,13 +252,28 @@ class ChunkFetcher:
         damaged = await trio.to_thread.run_sync(hash_again, limiter=self._workers)
         bad = {chunk.number for chunk in damaged}
         self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
-        for chunk in damaged:
-            self._content.forget([chunk.number])
-            _log.warning(
-                "layer %s: %s: chunk %d is damaged on disk; it will be fetched again",
-                self._name, self._path(chunk), chunk.number,
-            )  # fmt: skip
+        if damaged:
+            self._content.forget(sorted(bad))
+            self._tell_damage(damaged)
         return damaged
+
+    def _tell_unwritten(self, error: OSError) -> None:
+        now = trio.current_time()
+        if now >= self._unwritten_told_until:
+            self._unwritten_told_until = now + TELL_DAMAGE_SECONDS
+            _log.warning("layer %s: the cache cannot be written: %s; readers are served from memory",
+                         self._name, error.strerror)  # fmt: skip
+
+    def _tell_damage(self, chunks: Sequence[Chunk]) -> None:
+        """Once a minute: where one chunk is damaged, many may be."""
+        now = trio.current_time()
+        level = logging.WARNING if now >= self._damage_told_until else logging.DEBUG
+        if level == logging.WARNING:
+            self._damage_told_until = now + TELL_DAMAGE_SECONDS
+        _log.log(
+            level, "layer %s: %s: chunk %d is damaged on disk; it will be fetched again (and %d more)",
+            self._name, self._path(chunks[0]), chunks[0].number, len(chunks) - 1,
+        )  # fmt: skip
 
     async def _fetch_in_turn(self, ranges: Sequence[list[Piece]]) -> None:
         """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""
@@ -305,21 +329,29 @@ class ChunkFetcher:
         return None
 
     async def _keep(self, span: bytes, span_offset: int, chunks: Sequence[Chunk]) -> None:
-        def decode_and_write() -> list[RegistryStorageError | OSError | None]:
-            results: list[RegistryStorageError | OSError | None] = []
+        unwritten: list[tuple[Chunk, VerifiedChunk, OSError]] = []
+
+        def decode_and_write() -> list[RegistryStorageError | None]:
+            results: list[RegistryStorageError | None] = []
             for chunk, result in zip(chunks, decode_chunks(self._format, span, span_offset, chunks), strict=True):
                 if isinstance(result, RegistryStorageError):
                     results.append(result)
                     continue
-                try:
-                    self._content.write(chunk, result)
-                    results.append(None)
-                except OSError as error:
-                    results.append(error)
+                results.append(None)
+                problem = self._loose.write(self._content, chunk, result)
+                if problem is not None:
+                    unwritten.append((chunk, result, problem))
             return results
 
         results = await trio.to_thread.run_sync(decode_and_write, limiter=self._workers)
-        self._ready([chunk.number for chunk, error in zip(chunks, results, strict=True) if error is None])
+        for chunk, data, _ in unwritten:
+            self._loose.keep(self._content, chunk.number, data)
+            self._finish([chunk.number], None)
+        if unwritten:
+            self._tell_unwritten(unwritten[0][2])
+        skipped = {chunk.number for chunk, _, _ in unwritten}
+        written = (chunk for chunk, error in zip(chunks, results, strict=True) if error is None)
+        self._ready([chunk.number for chunk in written if chunk.number not in skipped])
         for chunk, error in zip(chunks, results, strict=True):
             if error is None:
                 continue

@@ -3,7 +3,7 @@
 import logging
 import mmap
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,8 @@ import trio
 
 from ..cache.content import Content, state_bytes
 from ..cache.documents import Documents
-from ..cache.ledger import Ledger, Link
+from ..cache.eviction import Eviction
+from ..cache.ledger import UNSEEN, Ledger, Link
 from ..cache.root import LayerKey, Root, write_atomically
 from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
@@ -37,6 +38,7 @@ from .chunks import ChunkFetcher
 from .completion import Completed, complete_layer
 from .image import Images, ResolvedImage
 from .layer import Layer
+from .loose import LooseChunks
 from .memory import MemoryBudget
 from .plain import remove_layer, tar_split_of, unpack_layer
 from .single_flight import SingleFlight
@@ -74,8 +76,10 @@ class Pool:
         lookup_timeout_seconds: float,
         shared_state: SharedState,
         opened: Callable[[int, Layer], None],
+        eviction: Eviction,
     ) -> None:
         """`opened` is told the layer number of each link whose layer was opened, and the layer."""
+        self._eviction = eviction
         self._opened = opened
         self._shared_state = shared_state
         self._root = root
@@ -85,10 +89,13 @@ class Pool:
         self._timeout = lookup_timeout_seconds
         self._images = Images(registry, Documents(root.documents), ledger, platform)
         self._activity = Activity()
-        self.background = Background(self._activity, prefetch=prefetch, rest=background_fetch)
+        self.background = Background(
+            self._activity, prefetch=prefetch, rest=background_fetch, has_room=eviction.has_room
+        )
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
         self._streams = trio.CapacityLimiter(STREAMS)
         self._memory = MemoryBudget(MEMORY_BYTES)
+        self.loose = LooseChunks(eviction.make_room)
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
@@ -297,8 +304,13 @@ class Pool:
 
     # Use
 
-    def add_use(self, link: Link) -> int:
-        """Podman announces a use of the layer: fetch what it will need."""
+    def add_use(self, link: Link, graph_roots: Collection[Path] | None) -> int:
+        """Podman announces a use of the layer: fetch what it will need.
+
+        `graph_roots`: where it keeps its layers; None when that cannot be seen.
+        """
+        for path in (UNSEEN,) if graph_roots is None else graph_roots:
+            self._ledger.add_graph_root(str(path))
         uses = self._ledger.add_use(link.number)
         layer = self._by_number.get(link.number)
         if layer is not None:
@@ -314,6 +326,16 @@ class Pool:
         ):
             self.background.forget(layer)
         return uses
+
+    def open_layers(self) -> list[Layer]:
+        """All that are open."""
+        return list(self._layers.values())
+
+    def forget(self, link: Link) -> None:
+        """The link goes; its layer stays open for what the kernel still holds of it, and for other links."""
+        layer = self._by_number.pop(link.number, None)
+        if layer is not None and layer not in self._by_number.values():
+            self.background.forget(layer)
 
     async def resume(self, completes: Callable[[Link], bool]) -> None:
         """Go on with the background work of an earlier daemon for the layers that are in use.
@@ -356,10 +378,7 @@ class Pool:
         if index is None:
             started = trio.current_time()
             packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
-            write_atomically(directory / "index", packed)
-            index = await self._load_index(key, verify=False)
-            if index is None:
-                raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
+            index = self._keep_index(directory / "index", packed)
             _log.info(
                 "layer is served lazily",
                 extra={
@@ -419,6 +438,7 @@ class Pool:
         content = Content(
             self._root.layer(key), size=index.content_size, chunk_count=index.chunk_count, state=state
         )
+        content.grown = self._eviction.grew
         chunks = ChunkFetcher(
             str(descriptor.digest),
             lazy.format,
@@ -429,10 +449,20 @@ class Pool:
             self._nursery,
             self._workers,
             self._memory,
+            self.loose,
         )
-        layer = Layer(key, descriptor, lazy.format, index, content, source, chunks)
+        layer = Layer(key, descriptor, lazy.format, index, content, source, chunks, self.loose)
         self._layers[key] = layer
         return layer
+
+    def _keep_index(self, path: Path, packed: bytes) -> TocIndex:
+        """A new index, written for the next daemon if the disk has room."""
+        try:
+            write_atomically(path, packed)
+        except OSError as error:
+            if not self._eviction.make_room(2 * len(packed)):
+                _log.warning("%s cannot be written: %s; it is made again by the next daemon", path, error.strerror)
+        return TocIndex(packed, verify=False)
 
     async def _load_index(self, key: LayerKey, *, verify: bool = True) -> TocIndex | None:
         path = self._root.layer(key) / "index"
@@ -443,7 +473,11 @@ class Pool:
             except FileNotFoundError:
                 return None
             try:
-                return TocIndex(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), verify=verify)
+                # Not mapped: who truncates or overwrites the file must not reach what is served from memory.
+                size = os.fstat(descriptor).st_size
+                memory = mmap.mmap(-1, max(size, 1))
+                os.preadv(descriptor, [memory], 0)
+                return TocIndex(memory, verify=verify)
             except (FormatError, ValueError) as error:
                 _log.warning("%s is damaged; it will be made again: %s", path, error)
                 path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from ..errors import (
 from ..reference import Reference
 from .auth import Authorizer
 from .blob import Blob
+from .breaker import BreakerOpenError
 from .causes import advice, explain
 from .credentials import CredentialsSource
 from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
@@ -193,16 +194,32 @@ class RegistryClient:
         known not to. The reply has any status. Raises RetryableError and RegistryError.
         """
         what = f"{endpoint.host}/{endpoint.repository}: {path}"
+        host = endpoint.host if location is None else host_of(location)
+        breaker, failed = self._states.of(host).breaker, False
+        try:
+            probe = await breaker.enter(budget.deadline)
+        except BreakerOpenError:
+            raise RetryableError(UnavailableError(f"{what}: {host} does not answer")) from None
         try:
             with trio.CancelScope(deadline=budget.deadline):
-                return await self._follow(endpoint, path, headers, budget, location, must_serve_ranges, what)
+                reply = await self._follow(endpoint, path, headers, budget, location, must_serve_ranges, what)
+                failed = reply.status >= httpx.codes.INTERNAL_SERVER_ERROR
+                if not failed:
+                    breaker.answered()
+                return reply
             raise httpx.ReadTimeout("no answer in time")
         except (httpx.InvalidURL, UnicodeError):  # the latter for names that IDNA forbids
             raise UnavailableError(f"{what}: {endpoint.host} is no name of a host") from None
         except httpx.HTTPError as error:
+            failed = True
             if isinstance(error, httpx.ConnectError):
                 self._states.of(endpoint.host).way = None
             raise self.translate(error, what) from error
+        finally:
+            if failed:
+                breaker.failed(probe)
+            else:
+                breaker.left(probe)
 
     async def _follow(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from ..reference import Reference
+from .breaker import Breaker
 
 _WEIGHT = 0.2
 _MAX_HOSTS = 1024
@@ -132,6 +133,7 @@ class HostState:
     link: LinkEstimate = field(default_factory=LinkEstimate)
     replies: int = 0
     """Whose bodies are being read: what else is asked for meanwhile waits behind them."""
+    breaker: Breaker = field(default_factory=Breaker)
     way: Way | None = None
     """The one that worked, where there are several."""
     probing: trio.Lock = field(default_factory=trio.Lock)

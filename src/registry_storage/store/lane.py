@@ -7,16 +7,18 @@ to open a layer, or to bring the bytes of a read; then it answers itself.
 import errno
 import logging
 import os
+import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import trio
 
 from .._ext import fuse_lane
-from ..errors import RegistryStorageError
+from ..errors import RegistryStorageError, UnavailableError
 from ..layer.layer import Layer
 from . import kernel
 from .errnos import EXPECTED, errno_of
@@ -31,6 +33,9 @@ _HEADER_BYTES = 4096
 """Room for what surrounds the bytes of a reply."""
 _ASKED = struct.Struct("=IIQQQIII4x")  # slot, opcode, unique, node, offset, size, pid, tries
 _ANSWERED = struct.Struct("=IiQ")  # slot, error, unique
+_REPLIED = -1
+"""In place of an errno: the kernel has its answer."""
+_OUT_HEADER = struct.Struct("=IiQ")  # length, error, unique
 _READ = 15
 _DISK_THREADS = 2
 """For reads that must wait for the disk."""
@@ -42,6 +47,8 @@ SECOND_TRY_SECONDS = 1.0
 another long wait. It does so once: whoever asks after that is a program that tries again."""
 PAGE_BYTES = 4096
 MAX_FAILURES = 256
+PATIENT_SECONDS = 0.2, 1.0
+"""Between the tries of a read whose registry is not there."""
 
 
 class _Failure(NamedTuple):
@@ -63,6 +70,7 @@ class Lane:
         self._timeout = read_timeout_seconds
         self._recorder: Recorder | None = None
         self._reasons = Reasons()
+        self._device = -1
         self._failures: dict[tuple[int, int], _Failure] = {}
 
     def show(self, number: int, layer: Layer) -> None:
@@ -83,6 +91,7 @@ class Lane:
         `open_layer` opens the layer of a number and shows it.
         """
         self._recorder = recorder
+        self._device = device
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         jobs_out, jobs_in = os.pipe2(os.O_CLOEXEC)
@@ -130,7 +139,7 @@ class Lane:
         questions = trio.socket.from_stdlib_socket(ours)
 
         async def settle(slot: int, opcode: int, unique: int, *what: int) -> None:
-            error = await self._prepare(open_layer, opcode, *what)
+            error = await self._prepare(open_layer, opcode, unique, *what)
             await questions.send(_ANSWERED.pack(slot, error, unique))
 
         async with trio.open_nursery() as nursery:
@@ -138,16 +147,19 @@ class Lane:
                 nursery.start_soon(settle, *_ASKED.unpack(record))
 
     async def _prepare(
-        self, open_layer: OpenLayer, opcode: int, node: int, offset: int, size: int, pid: int,
+        self, open_layer: OpenLayer, opcode: int, unique: int, node: int, offset: int, size: int, pid: int,
         tries: int,
     ) -> int:  # fmt: skip
-        """Make the request answerable: 0; or the errno that answers it."""
+        """Make the request answerable: 0; or the errno that answers it, or `_REPLIED`."""
         if opcode == _READ and self._is_second_try(node, pid, offset, size):
             return errno.EIO
         try:
             layer = await open_layer(node >> 32)
             if opcode == _READ:
-                await self._bring(layer, node, offset, size, pid, again=tries > 0)
+                data = await self._bring(layer, node, offset, size, pid, again=tries > 0)
+                if data is not None:
+                    self._reply(unique, data)
+                    return _REPLIED
         except EXPECTED as error:
             number = errno_of(error)
             if opcode != _READ:
@@ -161,11 +173,19 @@ class Lane:
             return errno.EIO
         return 0
 
-    async def _bring(self, layer: Layer, node: int, offset: int, size: int, pid: int, *, again: bool) -> None:
+    def _reply(self, unique: int, data: bytes) -> None:
+        """Answer a read past the lane."""
+        with suppress(OSError):  # the request was interrupted, and is answered already
+            os.writev(self._device, [_OUT_HEADER.pack(_OUT_HEADER.size + len(data), 0, unique), data])
+
+    async def _bring(
+        self, layer: Layer, node: int, offset: int, size: int, pid: int, *, again: bool
+    ) -> bytes | None:
+        """Have the bytes of a read where the lane finds them; or return them, when the disk cannot take them."""
         inode, started = (node & 0xFFFFFFFF) - 1, trio.current_time()
         try:
             with trio.fail_after(self._timeout):
-                length = await layer.bring(inode, offset, size, again=again)
+                length = await self._bring_patiently(layer, inode, offset, size, again=again)
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
             now = trio.current_time()
             if now - started >= LONG_SECONDS and size > PAGE_BYTES:
@@ -180,6 +200,15 @@ class Lane:
             raise
         if self._recorder is not None and not again:
             await self._recorder.note(node >> 32, layer, inode, offset, length)
+        return layer.take_loose(inode, offset, length) if length else None
+
+    async def _bring_patiently(self, layer: Layer, inode: int, offset: int, size: int, *, again: bool) -> int:
+        """Until the registry is back, for as long as the reader waits."""
+        while True:
+            try:
+                return await layer.bring(inode, offset, size, again=again)
+            except UnavailableError:
+                await trio.sleep(random.uniform(*PATIENT_SECONDS))  # noqa: S311  # the breaker spreads them, too
 
     def _is_second_try(self, node: int, pid: int, offset: int, size: int) -> bool:
         failure = self._failures.pop((node, pid), None)

@@ -122,9 +122,11 @@ class Operations(pyfuse3.Operations):
                     return
 
     @_answer
-    async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: object) -> NoReturn:
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> NoReturn:
         """CREATE of ``use`` counts a use; the answer is always ENOENT, or podman would warn."""
-        uses = self._tree.add_use(parent_inode, name)
+        uses = self._tree.add_use(parent_inode, name, ctx.pid)
         _log.debug("layer %d: one more use, %d now", parent_inode & 0x0FFFFFFF, uses)
         raise pyfuse3.FUSEError(errno.ENOENT)
 

@@ -24,6 +24,7 @@ from ..errors import InvalidDigestError, InvalidReferenceError, NoSuchNodeError
 from ..layer.layer import Layer
 from ..layer.pool import Pool
 from ..layer.whole_blob import WholeBlobs
+from ..podman.graph_roots import graph_roots_of
 from ..reference import Reference
 from . import chain
 from .attributes import Stat, directory_stat, document_stat, file_stat, layer_stat, symlink_stat
@@ -194,12 +195,12 @@ class Tree:
 
     # Use
 
-    def add_use(self, node: int, name: bytes) -> int:
-        """Creating ``use`` in a link's directory: one more use. Returns how many there are now."""
+    def add_use(self, node: int, name: bytes, pid: int) -> int:
+        """Process `pid` creates ``use`` in a link's directory: one more use. Returns how many there are now."""
         parsed = parse_node(node)
         if not isinstance(parsed, StoreNode) or parsed.kind is not Kind.LINK or name != b"use":
             raise NoSuchNodeError(f"only a layer's `use` can be created, not {name[:200]!r}")
-        return self._pool.add_use(self._link(parsed.number))
+        return self._pool.add_use(self._link(parsed.number), graph_roots_of(pid))
 
     def drop_use(self, node: int, name: bytes) -> int:
         """Removing a link's directory: one use less. Returns how many there are now."""
