@@ -26,7 +26,6 @@ from .images.repair import open_store
 from .layer.plain import remove_unfinished
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
-from .podman.graph_roots import known_graph_roots
 from .registry.surroundings import Surroundings
 from .sight import Sight
 from .status import Status
@@ -75,13 +74,6 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 supervisor = SupervisorLink(channel)
                 routes = Routes()
-                store = await trio.to_thread.run_sync(open_store, images_path(settings), mountpoint)
-                added = AddedImages(
-                    store, pool, ledger,
-                    graph_roots=lambda: known_graph_roots(ledger.graph_roots),
-                    grace_seconds=settings.images_grace_seconds,
-                )  # fmt: skip
-                ImageRequests(added, nursery).register(routes)
                 sight = Sight(lane, pool)
                 routes.add("GET", "/v1/activity", sight.answer)
                 routes.add("POST", auth_helper.ROUTE, _taker(around))
@@ -89,6 +81,12 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 routes.add("POST", "/v1/upgrade", supervisor.upgrade)
                 upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
                 upkeep.add_routes(routes)
+                store = await trio.to_thread.run_sync(open_store, images_path(settings), mountpoint)
+                added = AddedImages(
+                    store, pool, ledger,
+                    graph_roots=upkeep.graph_roots, grace_seconds=settings.images_grace_seconds,
+                )  # fmt: skip
+                ImageRequests(added, nursery).register(routes)
                 session = Session(mountpoint, handed.mounted, operations, lane)
                 try:
                     with ControlServer(socket_path(settings), Access.of(settings), routes) as control:

@@ -9,10 +9,10 @@ import trio
 
 from .cache.documents import Documents
 from .cache.eviction import Eviction
-from .cache.ledger import Ledger
+from .cache.ledger import UNSEEN, Ledger
 from .cache.root import Root
 from .cache_routes import CacheRoutes
-from .config import Settings, images_path
+from .config import Settings
 from .control.routes import Json, Request, Routes
 from .errors import InvalidInputError, RegistryStorageError
 from .layer.collection import Collection
@@ -21,6 +21,7 @@ from .layer.pool import Pool
 from .layer.repair import Repair
 from .layer.shelves import Blobs, ClosedLayers, OpenLayers, Ranks
 from .layer.whole_blob import WholeBlobs
+from .podman.graph_roots import configured_graph_roots
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ class Upkeep:
         self, settings: Settings, root: Root, ledger: Ledger, pool: Pool, blobs: WholeBlobs, eviction: Eviction
     ) -> None:
         documents = Documents(root.documents)
-        own_roots = [Path(path) for path in settings.graph_roots.split(":") if path]
-        own_roots.append(images_path(settings))  # laid out like a graph root: an added image uses its layers
+        self._own_roots = [Path(path) for path in settings.graph_roots.split(":") if path]
         self._root = root
         self._ledger = ledger
         self._pool = pool
@@ -46,8 +46,13 @@ class Upkeep:
         self._closed = ClosedLayers(root, pool.open_layers, ranks)
         for source in (Blobs(root, blobs), self._closed, OpenLayers(pool.open_layers, ranks)):
             eviction.add(source)
-        self._repair = Repair(ledger, documents, own_roots, time.time)
+        self._repair = Repair(ledger, documents, self._own_roots, time.time)
         self._collection = Collection(root, ledger, documents, pool, blobs, self._repair, time.time)
+
+    def graph_roots(self) -> set[Path]:
+        """Where podmans of this host keep their images, as far as is known; from any thread."""
+        known = {Path(path) for path in self._ledger.graph_roots if path != UNSEEN}
+        return known | configured_graph_roots() | {*self._own_roots}
 
     def add_routes(self, routes: Routes) -> None:
         """What can be asked for."""

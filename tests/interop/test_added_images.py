@@ -2,61 +2,28 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 import tarfile
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from lab import converters
-from lab.daemon import Daemon
-from lab.podman import Podman
+from lab.image_host import ImageHost
 from tests.interop.stand import Generation, Laboratory
 
 _numbers = itertools.count()
 FORMATS = pytest.mark.parametrize("image_format", ["gzip", "estargz", "zstd", "zstd-stargz"])
 
 
-class Host:
-    """A daemon with an image store, and a podman that has it instead of a layer store."""
-
-    def __init__(self, laboratory: Laboratory, generation: Generation, name: str) -> None:
-        inside = generation.inside
-        own = laboratory.scratch / name
-        mountpoint = inside.stores / name if inside is not None else own / "store"
-        self.laboratory = laboratory
-        self.store = inside.work / f"{name}-images" if inside is not None else own / "images"
-        home = inside.work / name if inside is not None else own / "podman"
-        self.daemon = Daemon(
-            own / "root", mountpoint, laboratory.link.host, log=own / "daemon.log",
-            options=("--images", str(self.store), "--images-grace-seconds", "0.5", "--no-background-fetch"),
-            environment={"CONTAINERS_STORAGE_CONF": str(home / "storage-outside.conf")},
-        )  # fmt: skip
-        self.daemon.start()
-        self.podman = Podman(home, laboratory.link.host, images=self.store, inside=inside)
-        (home / "storage-outside.conf").write_text(f'[storage]\ngraphroot = "{home}/graph"\n')
-
-    def ctl(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "registry_storage.ctl", *words, "--root", os.fspath(self.daemon.root)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
-
-    def add(self, name: str, image_format: str) -> str:
-        """The image's name."""
-        image = converters.tag(name, image_format)
-        self.ctl("add", self.podman.name(image))
-        return image
-
-    def close(self) -> None:
-        self.podman.close()
-        self.daemon.stop()
+def _host(laboratory: Laboratory, generation: Generation, *options: str) -> ImageHost:
+    name = f"i{next(_numbers)}"
+    return ImageHost(laboratory.scratch, laboratory.link.host, name, *options, inside=generation.inside)
 
 
 @pytest.fixture
-def host(laboratory: Laboratory, generation: Generation) -> Iterator[Host]:
-    one = Host(laboratory, generation, f"i{next(_numbers)}")
+def host(laboratory: Laboratory, generation: Generation) -> Iterator[ImageHost]:
+    one = _host(laboratory, generation, "--no-background-fetch")
     try:
         yield one
     finally:
@@ -64,11 +31,13 @@ def host(laboratory: Laboratory, generation: Generation) -> Iterator[Host]:
 
 
 @FORMATS
-def test_an_added_image_runs_and_a_pull_of_it_copies_nothing(host: Host, image_format: str) -> None:
-    host.laboratory.link.crossed()
+def test_an_added_image_runs_and_a_pull_of_it_copies_nothing(
+    host: ImageHost, laboratory: Laboratory, image_format: str
+) -> None:
+    laboratory.link.crossed()
     image = host.add("python", image_format)
     if image_format != "gzip":
-        share = host.laboratory.link.crossed().down_bytes / host.laboratory.image_bytes(image)
+        share = laboratory.link.crossed().down_bytes / laboratory.image_bytes(image)
         assert share < 0.1, f"{share:.0%} of the image came over the link when it was added"
     podman = host.podman
     run = ("run", "--rm", "--pull=never", "--network=none", podman.name(image))
@@ -79,7 +48,7 @@ def test_an_added_image_runs_and_a_pull_of_it_copies_nothing(host: Host, image_f
 
 
 @pytest.mark.parametrize("image_format", ["gzip", "zstd"])
-def test_what_is_built_upon_an_added_image_stores_only_what_is_new(host: Host, image_format: str) -> None:
+def test_what_is_built_upon_an_added_image_stores_only_what_is_new(host: ImageHost, image_format: str) -> None:
     image, podman = host.add("redis", image_format), host.podman
     name = podman.name(image)
     container = podman.run("run", "-d", "--pull=never", "--network=none", name, "sleep", "1000").stdout.strip()
@@ -100,21 +69,41 @@ def test_what_is_built_upon_an_added_image_stores_only_what_is_new(host: Host, i
     assert {record.get("parent") for record in podman.layer_records()} <= ours | own
 
 
-def test_an_image_that_shares_a_base_stores_only_its_own_layers(host: Host) -> None:
+def test_an_image_that_shares_a_base_stores_only_its_own_layers(host: ImageHost, laboratory: Laboratory) -> None:
     host.add("redis", "gzip")
     before = len(list((host.store / "overlay").iterdir()))
     image = host.add("python", "gzip")
-    count = host.laboratory.layer_count(image)
+    count = laboratory.layer_count(image)
     assert len(list((host.store / "overlay").iterdir())) == before + count - 1
     # And one that podman pulls itself:
     other = converters.tag("gcc", "gzip")
     host.podman.pull(other)
-    assert len(host.podman.layer_records()) == host.laboratory.layer_count(other) - 1
+    assert len(host.podman.layer_records()) == laboratory.layer_count(other) - 1
 
 
-def test_a_plain_image_can_be_saved_and_pushed(host: Host) -> None:
+def test_a_plain_image_can_be_saved_and_pushed(host: ImageHost, laboratory: Laboratory) -> None:
+    _copy_out(host, laboratory, host.add("redis", "gzip"))
+
+
+@pytest.mark.parametrize("image_format", ["estargz", "zstd"])
+def test_a_lazy_image_can_be_saved_and_pushed_when_it_is_complete(
+    laboratory: Laboratory, generation: Generation, image_format: str
+) -> None:
+    host = _host(laboratory, generation)
+    try:
+        image = host.add("odd", image_format)
+        deadline = time.monotonic() + 120
+        while not host.ctl("list").stdout.rstrip().endswith("complete"):
+            assert time.monotonic() < deadline, host.daemon.log_tail()
+            time.sleep(0.2)
+        _copy_out(host, laboratory, image)
+    finally:
+        host.close()
+
+
+def _copy_out(host: ImageHost, laboratory: Laboratory, image: str) -> None:
     """Saving and pushing read the layers in the same way; one generation does this, the other that."""
-    image, podman = host.add("redis", "gzip"), host.podman
+    podman = host.podman
     target = podman.home / "copy"
     there = podman.inside.inside(target) if podman.inside else target
     if podman.inside:
@@ -124,10 +113,10 @@ def test_a_plain_image_can_be_saved_and_pushed(host: Host) -> None:
     else:
         podman.run("push", "-q", podman.name(image), f"dir:{there}")
         manifest = json.loads((target / "manifest.json").read_text())
-        assert len(manifest["layers"]) == host.laboratory.layer_count(image)
+        assert len(manifest["layers"]) == laboratory.layer_count(image)
 
 
-def test_removed_images_are_gone_and_running_containers_go_on(host: Host) -> None:
+def test_removed_images_are_gone_and_running_containers_go_on(host: ImageHost) -> None:
     image, podman = host.add("redis", "zstd"), host.podman
     name = podman.name(image)
     container = podman.run("run", "-d", "--pull=never", "--network=none", name, "sleep", "1000").stdout.strip()

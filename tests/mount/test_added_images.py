@@ -353,7 +353,8 @@ def test_what_is_wrong_is_refused_with_one_line_and_leaves_nothing(
 async def test_who_leaves_while_it_is_added_leaves_nothing(running: Daemon, registry: FakeRegistry) -> None:
     tar_images.put_image(registry, [{"large": os.urandom(5_000_000)}])
     name = f"{registry.host}/team/app:v1"
-    registry.faults.append(Fault("stall", path="/blobs/"))
+    large = max(registry.blobs, key=lambda key: len(registry.blobs[key]))[1]
+    registry.faults.append(Fault("stall", path=large, at=1_000_000, times=None))
     async with connect(running.root / "control.sock") as client:
         lines = client.lines("POST", "/v1/images/add", {"name": name})
         await anext(lines)

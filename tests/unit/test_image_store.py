@@ -143,9 +143,10 @@ def test_a_layer_becomes_verified_with_its_tar_split(store: ImageStore, path: Pa
     split = tmp_path / "split"
     split.write_bytes(b"tar-split")
     layer = image.layers[0].record.id
-    store.complete(layer, split)
+    store.complete(layer, 4096, split)
     assert store.tar_split(layer).read_bytes() == b"tar-split"
-    assert open_store(path, MOUNT).layers[layer].verified
+    record = open_store(path, MOUNT).layers[layer]
+    assert (record.verified, record.diff_size) == (True, 4096)
 
 
 def _steps(store: ImageStore) -> Iterator[Callable[[], object]]:

@@ -75,7 +75,7 @@ class AddedImages:
                     if digest in prepared.toc_digests and not self._is_kept(layer.record):
                         descriptor = next(one for one in image.manifest.layers if one.digest == digest)
                         links.append(self._pool.keep(image, descriptor, prepared.toc_digests[digest]))
-                        self._pool.add_use(links[-1], ())
+                        self._pool.add_use(links[-1], (self._store.path,))
                 record = await trio.to_thread.run_sync(self._store.publish, prepared.new)
             except (RegistryStorageError, OSError):
                 for link in links:
@@ -168,7 +168,7 @@ class AddedImages:
         if link is None:
             return
         try:
-            split = await self._pool.complete(link, record.diff_id)
+            completed = await self._pool.complete(link, record.diff_id)
         except DiffIdError as error:
             await self._refuse(record, error)
             return
@@ -177,7 +177,9 @@ class AddedImages:
             raise
         async with self._writing:
             if self._store.layers.get(record.id) == record:
-                await trio.to_thread.run_sync(self._store.complete, record.id, split)
+                await trio.to_thread.run_sync(
+                    self._store.complete, record.id, completed.tar_size, completed.tar_split
+                )
         _log.info("layer %s: complete, its diffID is %s", record.layer_digest, record.diff_id)
 
     async def _refuse(self, record: LayerRecord, error: RegistryStorageError) -> None:
@@ -211,7 +213,10 @@ class AddedImages:
                     self._drop_use(targets[layer])
 
     async def _referenced(self) -> set[str]:
-        return await trio.to_thread.run_sync(lambda: referenced_layers(self._graph_roots()))
+        return await trio.to_thread.run_sync(self._look_at_host)
+
+    def _look_at_host(self) -> set[str]:
+        return referenced_layers(root for root in self._graph_roots() if root != self._store.path)
 
     def _is_kept(self, new: LayerRecord) -> bool:
         old = self._store.layers.get(new.id)

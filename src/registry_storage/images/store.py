@@ -173,11 +173,11 @@ class ImageStore:
                 files.write_durably(directory / names.big_data_file(key), contents[digest])
         files.sync_directory(directory.parent)
 
-    def complete(self, layer: str, tar_split: Path | None) -> None:
-        """The layer's tar was hashed as a whole, and matched."""
+    def complete(self, layer: str, tar_size: int, tar_split: Path | None) -> None:
+        """The layer's tar of `tar_size` bytes was hashed as a whole, and matched."""
         if tar_split is not None:
             files.write_durably(self.tar_split(layer), tar_split.read_bytes())
-        self.list_layers(self.layers | {layer: replace(self.layers[layer], verified=True)})
+        self.list_layers(self.layers | {layer: replace(self.layers[layer], verified=True, diff_size=tar_size)})
 
     # Removing
 

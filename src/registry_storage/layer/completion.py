@@ -6,6 +6,7 @@ Until then the layer's tree is as good as its TOC digest, and the diffID is what
 import stat
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,15 @@ QUIET_SECONDS: Final = 2.0
 MAX_CHUNK_BYTES: Final = 64 << 20
 """Larger ones are left to whoever reads them: one is in memory at a time."""
 _ADOPT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A layer whose blob and tar have the right digests."""
+
+    tar_size: int
+    tar_split: Path | None
+    """None where the tree cannot give the tar back."""
 
 
 class QuietSource:
@@ -55,21 +65,22 @@ class QuietSource:
 
 async def complete_layer(
     layer: Layer, diff_id: Digest, split_path: Path, activity: Activity, limiter: trio.CapacityLimiter
-) -> bool:
-    """Bring all of the layer, and write its tar-split to `split_path`; False where it has none.
+) -> Completed:
+    """Bring all of the layer, and write its tar-split to `split_path`.
 
     Raises VerificationError where blob or tar are not what manifest and config say, FormatError, RegistryError and
     OSError; then no tar-split is left.
     """
     source = QuietSource(layer.source, activity)
 
-    def work(pipe: BlobPipe) -> bool:
+    def work(pipe: BlobPipe) -> Completed:
+        completion = _Completion(layer, diff_id, trio.from_thread.run_sync)
         try:
-            _Completion(layer, diff_id, trio.from_thread.run_sync).complete(pipe, split_path)
+            completion.complete(pipe, split_path)
         except BaseException:
             split_path.unlink(missing_ok=True)
             raise
-        return split_path.exists()
+        return Completed(completion.tar_size, split_path if split_path.exists() else None)
 
     return await with_blob(source, layer.descriptor.size, work, limiter, lambda _: None)
 

@@ -35,7 +35,7 @@ from ..toc.index import TocIndex
 from .activity import Activity
 from .background import Background
 from .chunks import ChunkFetcher
-from .completion import complete_layer
+from .completion import Completed, complete_layer
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .loose import LooseChunks
@@ -197,14 +197,14 @@ class Pool:
             )
         return link
 
-    async def complete(self, link: Link, diff_id: Digest) -> Path | None:
-        """Bring the rest of a layer in one pass, and compare the whole with `diff_id`; the tar-split where it has one.
+    async def complete(self, link: Link, diff_id: Digest) -> Completed:
+        """Bring the rest of a layer in one pass, and compare the whole with `diff_id`.
 
         Gives way to readers. Raises VerificationError, FormatError, RegistryError and OSError.
         """
         layer = await self.layer(link)
         path = self._root.layer(layer.key) / TAR_SPLIT
-        return path if await complete_layer(layer, diff_id, path, self._activity, self._streams) else None
+        return await complete_layer(layer, diff_id, path, self._activity, self._streams)
 
     def tar_split(self, key: LayerKey) -> Path | None:
         """The tar-split of a layer that was unpacked whole here, where it has one."""

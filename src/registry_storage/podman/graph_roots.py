@@ -80,11 +80,6 @@ def configured_graph_roots() -> set[Path]:
     return found
 
 
-def known_graph_roots(seen: Iterable[str]) -> set[Path]:
-    """Those that are configured and those where podman was `seen` to use the store."""
-    return configured_graph_roots() | {Path(path) for path in seen if path.startswith("/")}
-
-
 def graph_roots_of(pid: int) -> frozenset[Path] | None:
     """The graph roots whose locks a process holds; None when its files cannot be seen.
 
