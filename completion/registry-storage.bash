@@ -7,7 +7,7 @@
 
 
 
-_shtab_registry_storage_option_strings=(-h --help --version --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --log-level --log-format)
+_shtab_registry_storage_option_strings=(-h --help --version --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --images --images-grace-seconds --log-level --log-format)
 
 
 

@@ -6,16 +6,16 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_registry_storagectl_cache_subparsers=(ls prune pin unpin verify)
-_shtab_registry_storagectl_subparsers=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair cache)
+_shtab_registry_storagectl_subparsers=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair cache add remove refresh list)
 
 _shtab_registry_storagectl_convert_option_strings=(-h --help --estargz --zstd-chunked --zstdchunked --uncompress --level --chunk-size --estargz-min-chunk-size --estargz-external-toc --estargz-keep-diff-id --reuse --prefetch-list --record-in --oci --platform --all-platforms --mount-from --jobs --dry-run --json)
 _shtab_registry_storagectl_optimize_option_strings=(-h --help --estargz --zstd-chunked --zstdchunked --uncompress --level --chunk-size --estargz-min-chunk-size --estargz-external-toc --estargz-keep-diff-id --reuse --prefetch-list --record-in --oci --platform --all-platforms --mount-from --jobs --dry-run --json --args --entrypoint --env --env-file --user --cwd --mount --net -t --terminal -i --interactive --period --wait-on-line --record-out --no-optimize)
 _shtab_registry_storagectl_inspect_option_strings=(-h --help --platform --all-platforms --toc --json)
 _shtab_registry_storagectl_verify_option_strings=(-h --help --platform --all-platforms)
 _shtab_registry_storagectl_get_toc_digest_option_strings=(-h --help --platform --all-platforms)
-_shtab_registry_storagectl_explain_option_strings=(-h --help --json --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --log-level --log-format)
-_shtab_registry_storagectl_doctor_option_strings=(-h --help --json --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --log-level --log-format)
-_shtab_registry_storagectl_config_option_strings=(-h --help --json --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --log-level --log-format)
+_shtab_registry_storagectl_explain_option_strings=(-h --help --json --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --images --images-grace-seconds --log-level --log-format)
+_shtab_registry_storagectl_doctor_option_strings=(-h --help --json --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --images --images-grace-seconds --log-level --log-format)
+_shtab_registry_storagectl_config_option_strings=(-h --help --json --config --root --platform --prefetch --no-prefetch --background-fetch --no-background-fetch --lookup-timeout-seconds --read-timeout-seconds --wait-for-registry --no-wait-for-registry --read-ahead-kib --record --registries-conf --auth-file --credential-providers --credential-provider-dir --certs-dir --control-socket --control-group --metrics --traces --cache-size --keep-free --graph-roots --keep-unused-hours --images --images-grace-seconds --log-level --log-format)
 _shtab_registry_storagectl_status_option_strings=(-h --help --json --root --config --control-socket)
 _shtab_registry_storagectl_ls_option_strings=(-h --help --json --root --config --control-socket)
 _shtab_registry_storagectl_top_option_strings=(-h --help --interval --json --root --config --control-socket)
@@ -28,6 +28,10 @@ _shtab_registry_storagectl_cache_pin_option_strings=(-h --help --root --config -
 _shtab_registry_storagectl_cache_unpin_option_strings=(-h --help --root --config --control-socket)
 _shtab_registry_storagectl_cache_verify_option_strings=(-h --help --root --config --control-socket)
 _shtab_registry_storagectl_cache_option_strings=(-h --help)
+_shtab_registry_storagectl_add_option_strings=(-h --help --platform --json --root --config --control-socket)
+_shtab_registry_storagectl_remove_option_strings=(-h --help --json --root --config --control-socket)
+_shtab_registry_storagectl_refresh_option_strings=(-h --help --json --root --config --control-socket)
+_shtab_registry_storagectl_list_option_strings=(-h --help --json --root --config --control-socket)
 _shtab_registry_storagectl_option_strings=(-h --help --version)
 
 
@@ -39,7 +43,7 @@ _shtab_registry_storagectl_doctor___log_format_choices=(text json)
 _shtab_registry_storagectl_config___log_level_choices=(debug info warning error)
 _shtab_registry_storagectl_config___log_format_choices=(text json)
 _shtab_registry_storagectl_cache_pos_0_choices=(ls prune pin unpin verify)
-_shtab_registry_storagectl_pos_0_choices=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair cache)
+_shtab_registry_storagectl_pos_0_choices=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair cache add remove refresh list)
 
 _shtab_registry_storagectl_convert__h_nargs=0
 _shtab_registry_storagectl_convert___help_nargs=0
@@ -147,6 +151,21 @@ _shtab_registry_storagectl_cache_verify___help_nargs=0
 _shtab_registry_storagectl_cache_pos_0_nargs=A...
 _shtab_registry_storagectl_cache__h_nargs=0
 _shtab_registry_storagectl_cache___help_nargs=0
+_shtab_registry_storagectl_add_pos_0_nargs=+
+_shtab_registry_storagectl_add__h_nargs=0
+_shtab_registry_storagectl_add___help_nargs=0
+_shtab_registry_storagectl_add___json_nargs=0
+_shtab_registry_storagectl_remove_pos_0_nargs=+
+_shtab_registry_storagectl_remove__h_nargs=0
+_shtab_registry_storagectl_remove___help_nargs=0
+_shtab_registry_storagectl_remove___json_nargs=0
+_shtab_registry_storagectl_refresh_pos_0_nargs='*'
+_shtab_registry_storagectl_refresh__h_nargs=0
+_shtab_registry_storagectl_refresh___help_nargs=0
+_shtab_registry_storagectl_refresh___json_nargs=0
+_shtab_registry_storagectl_list__h_nargs=0
+_shtab_registry_storagectl_list___help_nargs=0
+_shtab_registry_storagectl_list___json_nargs=0
 _shtab_registry_storagectl_pos_0_nargs=A...
 _shtab_registry_storagectl__h_nargs=0
 _shtab_registry_storagectl___help_nargs=0
