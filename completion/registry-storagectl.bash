@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_registry_storagectl_cache_subparsers=(ls prune pin unpin verify)
-_shtab_registry_storagectl_subparsers=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair cache add remove refresh list)
+_shtab_registry_storagectl_subparsers=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair upgrade cache add remove refresh list)
 
 _shtab_registry_storagectl_convert_option_strings=(-h --help --estargz --zstd-chunked --zstdchunked --uncompress --level --chunk-size --estargz-min-chunk-size --estargz-external-toc --estargz-keep-diff-id --reuse --prefetch-list --record-in --oci --platform --all-platforms --mount-from --jobs --dry-run --json)
 _shtab_registry_storagectl_optimize_option_strings=(-h --help --estargz --zstd-chunked --zstdchunked --uncompress --level --chunk-size --estargz-min-chunk-size --estargz-external-toc --estargz-keep-diff-id --reuse --prefetch-list --record-in --oci --platform --all-platforms --mount-from --jobs --dry-run --json --args --entrypoint --env --env-file --user --cwd --mount --net -t --terminal -i --interactive --period --wait-on-line --record-out --no-optimize)
@@ -22,6 +22,7 @@ _shtab_registry_storagectl_top_option_strings=(-h --help --interval --json --roo
 _shtab_registry_storagectl_install_option_strings=(-h --help --user --mountpoint --root --prefix --print)
 _shtab_registry_storagectl_uninstall_option_strings=(-h --help --user --mountpoint --root --prefix)
 _shtab_registry_storagectl_repair_option_strings=(-h --help --root --config --control-socket --nobody-pulls --json)
+_shtab_registry_storagectl_upgrade_option_strings=(-h --help --root --config --control-socket)
 _shtab_registry_storagectl_cache_ls_option_strings=(-h --help --root --config --control-socket --json)
 _shtab_registry_storagectl_cache_prune_option_strings=(-h --help --root --config --control-socket --all)
 _shtab_registry_storagectl_cache_pin_option_strings=(-h --help --root --config --control-socket)
@@ -43,7 +44,7 @@ _shtab_registry_storagectl_doctor___log_format_choices=(text json)
 _shtab_registry_storagectl_config___log_level_choices=(debug info warning error)
 _shtab_registry_storagectl_config___log_format_choices=(text json)
 _shtab_registry_storagectl_cache_pos_0_choices=(ls prune pin unpin verify)
-_shtab_registry_storagectl_pos_0_choices=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair cache add remove refresh list)
+_shtab_registry_storagectl_pos_0_choices=(convert optimize inspect verify get-toc-digest explain doctor config status ls top install uninstall repair upgrade cache add remove refresh list)
 
 _shtab_registry_storagectl_convert__h_nargs=0
 _shtab_registry_storagectl_convert___help_nargs=0
@@ -136,6 +137,8 @@ _shtab_registry_storagectl_repair__h_nargs=0
 _shtab_registry_storagectl_repair___help_nargs=0
 _shtab_registry_storagectl_repair___nobody_pulls_nargs=0
 _shtab_registry_storagectl_repair___json_nargs=0
+_shtab_registry_storagectl_upgrade__h_nargs=0
+_shtab_registry_storagectl_upgrade___help_nargs=0
 _shtab_registry_storagectl_cache_ls__h_nargs=0
 _shtab_registry_storagectl_cache_ls___help_nargs=0
 _shtab_registry_storagectl_cache_ls___json_nargs=0

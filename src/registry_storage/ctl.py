@@ -22,6 +22,7 @@ from .commands import (
     settings,
     status,
     top,
+    upgrade,
 )
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     top.add_parser(commands)
     install.add_parsers(commands)
     repair.add_parser(commands)
+    upgrade.add_parser(commands)
     cache.add_parser(commands)
     images.add_parsers(commands)
     return parser

@@ -78,6 +78,7 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 routes.add("GET", "/v1/activity", sight.answer)
                 routes.add("POST", auth_helper.ROUTE, _taker(around))
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
+                routes.add("GET", "/v1/upgrade", supervisor.state)
                 routes.add("POST", "/v1/upgrade", supervisor.upgrade)
                 upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
                 upkeep.add_routes(routes)
