@@ -61,7 +61,7 @@ def test_a_mount_in_use_is_detached(daemon: Daemon, image: BuiltImage) -> None:
 def test_a_dead_mount_is_replaced(daemon: Daemon, image: BuiltImage) -> None:
     daemon.start()
     assert daemon.stop(signal.SIGKILL) == -signal.SIGKILL
-    with pytest.raises(OSError, match="not connected"):
+    with pytest.raises(OSError, match=r"not connected|connection abort"):
         os.listdir(daemon.mountpoint)
     daemon.start()
     assert (daemon.layer(image) / "diff/small").read_bytes() == b"small"
@@ -170,7 +170,7 @@ def test_prioritized_files_are_fetched_at_once(daemon: Daemon, registry: FakeReg
     first, second = os.urandom(100_000), os.urandom(100_000)
     layer = build_layer([File("first", first), File(".prefetch.landmark", b"\x0f"), File("second", second)])
     image = put_image(registry, [layer])
-    daemon.arguments = ("--no-background-fetch",)
+    daemon.arguments = ("--no-background-fetch", "--read-timeout-seconds", "3")
     daemon.start()
     directory = daemon.layer(image)
     (directory / "diff").stat()

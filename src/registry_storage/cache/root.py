@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,28 @@ class LayerKey:
         return f"{self.layer_digest.hex}-{self.toc_digest.hex}"
 
 
+DYING_SECONDS = 10.0
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_dead(owner: str) -> bool:
+    """No process has this id, or one that has ended."""
+    if not owner.isdecimal():
+        return False
+    try:
+        state = Path(f"/proc/{int(owner)}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except OSError:
+        return True
+    return state in (b"Z", b"X")
+
+
 class Root:
     """`<root>/`: ``lock``, ``ledger``, ``documents/``, ``layers/``, ``blobs/``; mode 0700.
 
@@ -54,14 +77,15 @@ class Root:
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise CacheError(f"root directory {self.path}: {error.strerror}: {error.filename}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        deadline = time.monotonic() + DYING_SECONDS
+        while not _locked(lock):
             owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip()
-            os.close(lock)
-            raise CacheError(
-                f"root directory {self.path}: in use by another daemon, process {logs.printable(owner) or 'unknown'}"
-            ) from None
+            # A supervisor that was killed takes its worker, which holds the lock too, with it in a moment.
+            if not _is_dead(owner) or time.monotonic() > deadline:
+                os.close(lock)
+                who = logs.printable(owner) or "unknown"
+                raise CacheError(f"root directory {self.path}: in use by another daemon, process {who}")
+            time.sleep(0.02)
         os.ftruncate(lock, 0)
         os.pwrite(lock, b"%d\n" % os.getpid(), 0)
         return lock

@@ -1,7 +1,6 @@
 """All layers that are known: from a path of the store to a layer that can be read."""
 
 import logging
-import mmap
 import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
@@ -14,6 +13,7 @@ from ..cache.content import Content, state_bytes
 from ..cache.documents import Documents
 from ..cache.eviction import Eviction
 from ..cache.ledger import UNSEEN, Ledger, Link
+from ..cache.private_copy import map_private_copy
 from ..cache.root import LayerKey, Root, write_atomically
 from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
@@ -473,11 +473,7 @@ class Pool:
             except FileNotFoundError:
                 return None
             try:
-                # Not mapped: who truncates or overwrites the file must not reach what is served from memory.
-                size = os.fstat(descriptor).st_size
-                memory = mmap.mmap(-1, max(size, 1))
-                os.preadv(descriptor, [memory], 0)
-                return TocIndex(memory, verify=verify)
+                return TocIndex(map_private_copy(descriptor, path.parent), verify=verify)
             except (FormatError, ValueError) as error:
                 _log.warning("%s is damaged; it will be made again: %s", path, error)
                 path.unlink(missing_ok=True)

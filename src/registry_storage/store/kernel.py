@@ -268,7 +268,10 @@ def _mount_with_fusermount(mountpoint: Path, max_read: int) -> int:
 def _replace_dead_mount(mountpoint: Path) -> None:
     """A mount whose daemon is gone refuses what is not cached with ENOTCONN; a live one must not be covered."""
     try:
-        os.statvfs(mountpoint)
+        try:
+            os.statvfs(mountpoint)
+        except ConnectionAbortedError:  # its daemon ended in this moment
+            os.statvfs(mountpoint)
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             return
