@@ -15,7 +15,7 @@ import time
 from benchmarks import rig
 from benchmarks.generated import GeneratedImage, Shape
 from benchmarks.rig import Rig
-from benchmarks.store import Store, memory_of_session
+from benchmarks.store import Store, memory_of
 from lab.podman import Podman
 from lab.processes import ProgramError
 
@@ -53,8 +53,8 @@ def _benchmark() -> None:
 
 
 def _show(what: str, store: Store, empty: int) -> int:
-    resident = memory_of_session(store.pid, "VmRSS")
-    mapped = memory_of_session(store.pid, "RssFile")
+    resident = memory_of(store.pid, "VmRSS")
+    mapped = memory_of(store.pid, "RssFile")
     above = (resident - empty) / 2**20 if empty else 0
     print(f"{what:34}{resident / 2**20:12.1f}{above:13.1f}{mapped / 2**20:22.1f}", flush=True)
     return resident

@@ -5,7 +5,6 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +57,7 @@ class Store:
 
     @property
     def pid(self) -> int:
-        """Of the program that was started; further processes of it are in the same session."""
+        """Of the program that was started."""
         assert self._process is not None
         return self._process.pid
 
@@ -73,7 +72,7 @@ class Store:
 
     def usage(self) -> Usage:
         """Of the program and its children until now."""
-        return usage_of_session(self.pid)
+        return usage_of(self.pid)
 
     def log_tail(self) -> str:
         assert self._process is not None
@@ -89,28 +88,28 @@ class Store:
             processes.run(["umount", "-l", mounted], allow_failure=True)
 
 
-def usage_of_session(session: int) -> Usage:
-    """Of all living processes of a session, and of their children that have been waited for."""
+def usage_of(program: int) -> Usage:
+    """Of a program with its living descendants, and of those that have been waited for."""
     ticks = peak = 0
-    for pid in _processes_of_session(session):
+    for pid in _family(program):
         with contextlib.suppress(OSError, IndexError):  # it has just ended
             ticks += sum(int(field) for field in _statistics(pid)[11:15])
             peak += memory(pid, "VmHWM")
     return Usage(ticks / _TICKS_PER_SECOND, peak)
 
 
-def threads_of_session(session: int) -> list[int]:
-    """The ids of all threads of all processes of a session."""
+def threads_of(program: int) -> list[int]:
+    """The ids of all threads of a program and its descendants."""
     found: list[int] = []
-    for pid in _processes_of_session(session):
+    for pid in _family(program):
         with contextlib.suppress(OSError):
             found += [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     return found
 
 
-def memory_of_session(session: int, what: str) -> int:
-    """The sum over all processes of a session."""
-    return sum(memory(pid, what) for pid in _processes_of_session(session))
+def memory_of(program: int, what: str) -> int:
+    """The sum over a program and its descendants; see `memory`."""
+    return sum(memory(pid, what) for pid in _family(program))
 
 
 def memory(pid: int, what: str) -> int:
@@ -121,12 +120,17 @@ def memory(pid: int, what: str) -> int:
     return 0
 
 
-def _processes_of_session(session: int) -> Iterator[int]:
+def _family(program: int) -> set[int]:
+    """The program, its descendants, and what else is in its session."""
+    living: dict[int, tuple[int, int]] = {}
     for directory in Path("/proc").glob("[0-9]*"):
-        pid = int(directory.name)
         with contextlib.suppress(OSError, IndexError):
-            if int(_statistics(pid)[3]) == session:
-                yield pid
+            fields = _statistics(int(directory.name))
+            living[int(directory.name)] = int(fields[1]), int(fields[3])
+    family = {pid for pid, (_, session) in living.items() if session == program} | {program}
+    while more := {pid for pid, (parent, _) in living.items() if parent in family} - family:
+        family |= more
+    return family
 
 
 def _statistics(pid: int) -> list[str]:

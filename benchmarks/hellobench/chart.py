@@ -34,9 +34,11 @@ def draw(results: Results) -> str:
     for number, link in enumerate(links):
         lines += _panel(table, link, 34 + number * _PANEL_HEIGHT)
     about, counts = results.about, [cell.count for cell in table.values()]
-    samples = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    samples = "medians of " + (f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}")
+    if max(counts) == 1:
+        samples = "one sample of each"
     footer = (
-        f"Seconds from nothing until ready: pull (dark), create, run (light); medians of {samples}.",
+        f"Seconds from nothing until ready: pull (dark), create, run (light); {samples}.",
         f"{about['machine']}; {about['date']}.",
     )
     lines += [_words(_MARGIN, height - 26 + 15 * number, 11, text) for number, text in enumerate(footer)]

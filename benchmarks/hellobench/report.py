@@ -88,16 +88,32 @@ def text(results: Results) -> str:
     return "\n".join(line for link in links_in(table) for line in _link_lines(table, link, results.needed_bytes))
 
 
+def means(results: Results, modes: Sequence[str]) -> str:
+    """A table in Markdown: seconds as a share of the full pull's, the geometric mean over the images."""
+    table = tabulate(results.samples)
+    shown = [mode for mode in modes if mode in modes_in(table)]
+    lines = [
+        "| from nothing until ready | " + " | ".join(MODES[mode].title for mode in shown) + " |",
+        "|---|" + "---|" * len(shown),
+    ]
+    for link in links_in(table):
+        shares = [mean_share(table, link, mode) for mode in shown]
+        cells = ["" if share is None else f"{100 * share:.0f} %" for share in shares]
+        lines.append(f"| {SPEEDS[link].title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _link_lines(table: Table, link: str, needed_bytes: Mapping[tuple[str, str], int]) -> Iterable[str]:
-    images, modes = images_in(table), modes_in(table)
+    images = images_in(table)
+    modes = [mode for mode in modes_in(table) if any(key[0] == link and key[2] == mode for key in table)]
     counts = sorted({cell.count for key, cell in table.items() if key[0] == link})
     of = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     yield f"{SPEEDS[link].title}: seconds until ready = pull + create + run (median of {of}); share of the full pull"
-    yield f"{'':26}" + "".join(f"{image:>20}" for image in images) + f"{'geometric mean':>16}"
+    yield f"{'':26}" + "".join(f"{image:>19}" for image in images) + f"{'geometric mean':>16}"
     for mode in modes:
         cells = [_seconds(table, link, image, mode) for image in images]
         mean = mean_share(table, link, mode)
-        yield f"{MODES[mode].title:26}" + "".join(f"{cell:>20}" for cell in cells) + _optional(mean, "16.3f")
+        yield f"{MODES[mode].title:26}" + "".join(f"{cell:>19}" for cell in cells) + _optional(mean, "16.3f")
     yield "   pull + create + run"
     for mode in modes:
         yield _row(table, link, mode, images, _parts)
@@ -109,7 +125,7 @@ def _link_lines(table: Table, link: str, needed_bytes: Mapping[tuple[str, str], 
         for mode in modes:
             if MODES[mode].lazy:
                 cells = [_ratio(table.get((link, image, mode)), needed_bytes.get((image, mode))) for image in images]
-                yield f"{MODES[mode].title:26}" + "".join(f"{cell:>20}" for cell in cells)
+                yield f"{MODES[mode].title:26}" + "".join(f"{cell:>19}" for cell in cells)
     yield "   the daemon: CPU seconds / MB of peak memory"
     for mode in modes:
         if MODES[mode].lazy:
@@ -126,7 +142,7 @@ def _seconds(table: Table, link: str, image: str, mode: str) -> str:
 
 def _row(table: Table, link: str, mode: str, images: Sequence[str], words: Callable[[Cell], str]) -> str:
     cells = [table.get((link, image, mode)) for image in images]
-    return f"{MODES[mode].title:26}" + "".join(f"{words(cell) if cell else '':>20}" for cell in cells)
+    return f"{MODES[mode].title:26}" + "".join(f"{words(cell) if cell else '':>19}" for cell in cells)
 
 
 def _parts(cell: Cell) -> str:

@@ -48,7 +48,7 @@ def main() -> int:
     tasks = [task for task in TASKS if arguments.tasks is None or any(word in task.name for word in arguments.tasks)]
     image = QUICK if arguments.quick else FULL
     rounds = arguments.rounds or (1 if arguments.quick else 5)
-    seconds = 2.0 if arguments.quick else 5.0
+    seconds = arguments.seconds or (2.0 if arguments.quick else 5.0)
     results: Results = {}
     try:
         image.make(_say)
@@ -127,6 +127,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a smaller tree, one round")
     parser.add_argument("--rounds", type=int, metavar="N")
+    parser.add_argument("--seconds", type=float, metavar="S", help="of each task of random reads (default: 5)")
     parser.add_argument("--tasks", nargs="+", metavar="WORD", help="only those whose names have one of these words")
     parser.add_argument("--output", type=Path, metavar="FILE", help="all numbers, as JSON")
     return parser.parse_args()

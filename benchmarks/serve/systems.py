@@ -10,26 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.generated import GeneratedImage
-from benchmarks.store import OURS, Store, threads_of_session, usage_of_session
+from benchmarks.store import OURS, Store, threads_of, usage_of
 from lab import places, processes
 from lab.registry import Registry
 
-BUSY = f"{shlex.quote(sys.executable)} -m benchmarks.serve.busy_daemon --root {{root}} {{mountpoint}}"
+_BUSY_PATH = os.pathsep.join([os.fspath(Path(__file__).with_name("busy")), *(path for path in sys.path if path)])
+BUSY = f"env PYTHONPATH={shlex.quote(_BUSY_PATH)} {OURS}"
 _SOURCE = Path(__file__).with_name("minifs.c")
 _READ_AHEAD_KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A mounted tree; `session` is that of the serving process, None where its cost is not counted."""
+    """A mounted tree; `process` serves it, with its children; None where its cost is not counted."""
 
     name: str
     tree: Path
-    session: int | None
+    process: int | None
 
     def cpu_seconds(self) -> float:
         """Processor time that serving has cost until now; 0 where it is not counted."""
-        return usage_of_session(self.session).cpu_seconds if self.session is not None else 0.0
+        return usage_of(self.process).cpu_seconds if self.process is not None else 0.0
 
 
 def plain(image: GeneratedImage) -> System:
@@ -84,18 +85,18 @@ def _set_read_ahead(mountpoint: Path) -> None:
 @contextlib.contextmanager
 def on_one_core(system: System) -> Iterator[None]:
     """This process, what it starts, and the serving process share a core; nothing where no process is known."""
-    if system.session is None:
+    if system.process is None:
         yield
         return
     everywhere = os.sched_getaffinity(0)
-    _move(system.session, {0})
+    _move(system.process, {0})
     try:
         yield
     finally:
-        _move(system.session, everywhere)
+        _move(system.process, everywhere)
 
 
-def _move(session: int, cores: set[int]) -> None:
-    for thread in (0, *threads_of_session(session)):
+def _move(process: int, cores: set[int]) -> None:
+    for thread in (0, *threads_of(process)):
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(thread, cores)
