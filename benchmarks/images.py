@@ -155,7 +155,7 @@ def main() -> None:
         places.scratch("images-benchmark") as scratch,
         Registry(images.registry_storage(), scratch / "registry", readonly=True) as registry,
     ):
-        host = ImageHost(scratch, registry.host, "host")
+        host = ImageHost(scratch, registry.host, "host", "--images-grace-seconds", "3")
         try:
             if given.what == "speed":
                 speed(host, scratch, registry)
