@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 KERNEL_SOURCES := setup.py $(wildcard _ext/*.pyx _ext/*.pxd _ext/*.pxi _ext/*.h)
 
-.PHONY: help install build lint types unit lab interop test bench hellobench serve-bench demo clean
+.PHONY: help install build lint types unit lab interop test bench hellobench serve-bench demo wheels pages docs clean
 
 help:
 	@echo 'make test     install what is missing, build, lint, check types, run every test (root; first time: minutes)'
@@ -32,6 +32,8 @@ help:
 	echo 'make unit     the tests that need neither root nor other programs'
 	echo 'make lab      the images and the second Debian that the interop tests need'
 	echo 'make interop  the tests with real podmans, registries and other tools'\'' images (root)'
+	echo 'make wheels   wheels with their libraries inside, tried in a clean Debian (root)'
+	echo 'make pages    what is made from the program itself: manual pages, completion, tables'
 	echo 'make clean    removes what was built here; the laboratory stays'
 
 # Debian packages: looked at each time (it takes no time), installed when missing.
@@ -93,6 +95,16 @@ serve-bench: build
 
 demo: build
 	@$(BIN)/python -m benchmarks.demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
+
+wheels: build
+	@$(BIN)/python -m lab.wheels
+
+pages: build
+	@$(BIN)/python -m lab.pages
+
+docs: build
+	@$(BIN)/mkdocs build -q --site-dir build/site
+	echo build/site/index.html
 
 clean:
 	rm -rf $(VENV) $(STAMPS) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

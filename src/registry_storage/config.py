@@ -84,6 +84,14 @@ class Settings:
     auth_file: Path | None = _setting(
         None, "instead of the places that containers-auth.json(5) names", metavar="FILE"
     )
+    credential_providers: Path | None = _setting(
+        None, "the kubelet's CredentialProviderConfig, whose plugins are asked last", metavar="FILE"
+    )
+    credential_provider_dir: Path = _setting(
+        Path("/usr/libexec/kubernetes/kubelet-plugins/credential-provider/exec"),
+        "where these plugins are",
+        metavar="DIR",
+    )
     certs_dir: Path | None = _setting(
         None, "instead of the places that containers-certs.d(5) names", metavar="DIR"
     )
@@ -93,14 +101,14 @@ class Settings:
     control_group: str = _setting(
         "", "a group whose members may use the control socket, besides root and the daemon's own user", metavar="GROUP"
     )
-    images: Path | None = _setting(
-        None, "the additional image store that we write (default: images in the root)", metavar="DIR"
+    metrics: str = _setting(
+        "",
+        "where metrics are served in OpenMetrics: host:port, or the path of a socket (default: nowhere)",
+        metavar="ADDRESS",
     )
-    images_grace_seconds: float = _setting(
-        30.0,
-        "how long what was removed from the image store stays for podmans that have read its lists before",
-        metavar="S",
-        bounds=(0.1, 3600),
+    traces: str = _setting(
+        "", "where spans are sent by OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces (default: nowhere)",
+        metavar="URL",
     )
     cache_size: str = _setting(
         "50%", "how much of its disk the root may take: a share, or a size such as 20GiB", metavar="SIZE"
@@ -115,6 +123,15 @@ class Settings:
     )
     keep_unused_hours: float = _setting(
         168.0, "how long layers stay that no image uses any more", metavar="H", bounds=(0, 87600)
+    )
+    images: Path | None = _setting(
+        None, "the additional image store that we write (default: images in the root)", metavar="DIR"
+    )
+    images_grace_seconds: float = _setting(
+        30.0,
+        "how long what was removed from the image store stays for podmans that have read its lists before",
+        metavar="S",
+        bounds=(0.1, 3600),
     )
     log_level: str = _setting("info", "the least important lines to log", choices=LOG_LEVELS)
     log_format: str = _setting("text", "log lines for people, or one JSON object a line", choices=LOG_FORMATS)
@@ -151,6 +168,10 @@ class Description:
     def flag(self) -> str:
         """``--read-ahead-kib``."""
         return "--" + self.name.replace("_", "-")
+
+    def flag_for(self, value: object) -> str:
+        """The one that sets `value`: ``--no-prefetch`` for False."""
+        return self.flag.replace("--", "--no-", 1) if value is False else self.flag
 
 
 def _describe() -> tuple[Description, ...]:
@@ -213,7 +234,7 @@ def load_effective(file: Path | None, overrides: Mapping[str, object]) -> Effect
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}" if values else str(error)) from None
     origins = {
-        name: about.flag if name in overrides else str(path) if name in values else "default"
+        name: about.flag_for(overrides[name]) if name in overrides else str(path) if name in values else "default"
         for name, about in known.items()
     }
     return Effective(settings, origins, path, exists)

@@ -9,7 +9,21 @@ from typing import Any
 import trio
 
 from . import __version__, logs
-from .commands import cache, convert, images, look, optimize, repair
+from .commands import (
+    cache,
+    convert,
+    doctor,
+    explain,
+    images,
+    install,
+    look,
+    optimize,
+    repair,
+    settings,
+    status,
+    top,
+    upgrade,
+)
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
@@ -20,16 +34,25 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog=CONTROL, description="Make images lazily pullable, and look into them.", allow_abbrev=False
+        prog=CONTROL,
+        description="Make images lazily pullable, look into them, and look after the daemon.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{CONTROL} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     convert.add_parser(commands)
     optimize.add_parser(commands)
     look.add_parsers(commands)
-    images.add_parsers(commands)
+    explain.add_parser(commands)
+    doctor.add_parser(commands)
+    settings.add_parser(commands)
+    status.add_parsers(commands)
+    top.add_parser(commands)
+    install.add_parsers(commands)
     repair.add_parser(commands)
+    upgrade.add_parser(commands)
     cache.add_parser(commands)
+    images.add_parsers(commands)
     return parser
 
 

@@ -8,7 +8,9 @@ import socket
 from pathlib import Path
 
 import trio
+from prometheus_client import CollectorRegistry
 
+from . import auth_helper, exposition, metrics, service
 from .cache.budget import Budget
 from .cache.eviction import Eviction
 from .cache.ledger import Ledger
@@ -16,7 +18,7 @@ from .cache.root import Root
 from .cache.shared_state import SharedState
 from .config import Settings, images_path
 from .control.address import Access, socket_path
-from .control.routes import Routes
+from .control.routes import Handler, Json, Request, Routes
 from .control.server import ControlServer
 from .image_requests import ImageRequests
 from .images.added import AddedImages
@@ -25,6 +27,7 @@ from .layer.plain import remove_unfinished
 from .layer.pool import Pool
 from .layer.whole_blob import WholeBlobs
 from .registry.surroundings import Surroundings
+from .sight import Sight
 from .status import Status
 from .store import kernel
 from .store.lane import Lane
@@ -48,7 +51,8 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
         remove_unfinished(root.layers)
         ledger = Ledger(root.ledger)
         try:
-            async with Surroundings.of(settings).client() as registry, trio.open_nursery() as nursery:
+            around = Surroundings.of(settings)
+            async with around.client() as registry, trio.open_nursery() as nursery:
                 patience = math.inf if settings.wait_for_registry else settings.read_timeout_seconds
                 eviction = Eviction(root.path, Budget.of(settings, root.path))
                 lane = Lane(settings.root, patience, every_read=settings.record is not None)
@@ -70,7 +74,11 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 supervisor = SupervisorLink(channel)
                 routes = Routes()
+                sight = Sight(lane, pool)
+                routes.add("GET", "/v1/activity", sight.answer)
+                routes.add("POST", auth_helper.ROUTE, _taker(around))
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
+                routes.add("GET", "/v1/upgrade", supervisor.state)
                 routes.add("POST", "/v1/upgrade", supervisor.upgrade)
                 upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)
                 upkeep.add_routes(routes)
@@ -84,6 +92,8 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 try:
                     with ControlServer(socket_path(settings), Access.of(settings), routes) as control:
                         nursery.start_soon(control.serve)
+                        nursery.start_soon(service.send_signs_of_life)
+                        _show(settings, sight, nursery)
                         nursery.start_soon(upkeep.run, control.check)
                         nursery.start_soon(added.run)
                         nursery.start_soon(pool.resume, added.completes)
@@ -100,6 +110,24 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
             pool.close()
         finally:
             ledger.close()
+
+
+def _taker(around: Surroundings) -> Handler:
+    async def take(request: Request) -> Json:
+        return {"taken": around.credentials.handed.take(request.body)}
+
+    return take
+
+
+def _show(settings: Settings, sight: Sight, nursery: trio.Nursery) -> None:
+    """Serve the metrics, where somebody wants them."""
+    if not settings.metrics:
+        return
+    listener = exposition.listen(settings.metrics)
+    seen = CollectorRegistry(auto_describe=False)
+    seen.register(metrics.REGISTRY)
+    seen.register(exposition.Gauges(sight.gauges))
+    nursery.start_soon(exposition.serve, listener, seen)
 
 
 async def _serve(

@@ -33,11 +33,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(group: "argparse._ArgumentGroup", about: Description, default: object) -> None:
-    shown = about.text.replace("%", "%%")
+    shown = about.text
     if about.name == "platform":
         shown += " (default: this host's)"
     elif default not in (None, ""):
         shown += f" (default: {_word(default)})"
+    shown = shown.replace("%", "%%")
     if about.kind is bool:
         group.add_argument(
             about.flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=shown
@@ -57,3 +58,23 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def settings_table() -> str:
+    """For the documentation: each key with its default and its meaning."""
+    defaults = Settings()
+    lines = ["| key | default | |", "|---|---|---|"]
+    for about in DESCRIPTIONS:
+        default = getattr(defaults, about.name)
+        if about.kind is Platform:
+            shown = "this host's"
+        elif default in (None, ""):
+            shown = ""
+        elif about.kind is bool:
+            shown = f"`{str(default).lower()}`"
+        else:
+            shown = f"`{_word(default)}`" if isinstance(default, float | int) else f'`"{default}"`'
+        more = f" ({', '.join(about.choices)})" if about.choices else ""
+        more += f" ({about.bounds[0]:g} to {about.bounds[1]:g})" if about.bounds else ""
+        lines.append(f"| `{about.name}` | {shown} | {about.text}{more} |")
+    return "\n".join(lines)

@@ -71,6 +71,7 @@ class FakeRegistry:
         self.uploads = Uploads(self.blobs, self.manifests)
         self.connections = 0
         """Accepted so far, by all listeners."""
+        self.token_scheme = "http"
         self._signature = 0
         self._oldest_signature = 0
         self._port = port
@@ -342,7 +343,7 @@ class FakeRegistry:
             path = urlsplit(request.path).path
             match = re.fullmatch(r"/v2/(.+)/(?:manifests|blobs)/.*", path)
             scope = f',scope="repository:{match[1]}:pull"' if match else ""
-            challenge = f'Bearer realm="http://{self.token_host}/token",service="fake"{scope}'
+            challenge = f'Bearer realm="{self.token_scheme}://{self.token_host}/token",service="fake"{scope}'
             if scheme.lower() == "bearer" and self.tokens.get(value, float("-inf")) > trio.current_time():
                 return None
         refused = refusal(401, "UNAUTHORIZED")

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ from tests.fakes.images import BuiltImage, File, build_layer, put_image
 from tests.fakes.registry import FakeRegistry
 
 from .conftest import Daemon
-from .test_life import wait_for_log
 
 FILES = {f"d{n % 7}/f{n}": random.Random(n).randbytes(3000 * (n % 23) + 1) for n in range(300)}
 PATIENCE_SECONDS = 60.0
@@ -128,6 +128,12 @@ def test_a_new_worker_takes_over_without_an_error(daemon: Daemon, image: BuiltIm
     assert daemon.stop() == 0
 
 
+def upgrade(daemon: Daemon) -> subprocess.CompletedProcess[str]:
+    """`registry-storagectl upgrade`."""
+    words = [sys.executable, "-m", "registry_storage.ctl", "upgrade", "--root", str(daemon.root)]
+    return subprocess.run(words, env=daemon.environment(), capture_output=True, text=True, check=False)
+
+
 def test_a_new_worker_that_does_not_come_up_leaves_the_old_one_serving(
     daemon: Daemon, image: BuiltImage, tmp_path: Path
 ) -> None:
@@ -139,13 +145,17 @@ def test_a_new_worker_that_does_not_come_up_leaves_the_old_one_serving(
     assert path.read_bytes() == FILES["d1/f1"]
     worker = worker_of(daemon)
     config.write_text("no such setting = 1\n")
-    daemon.process.send_signal(signal.SIGHUP)
-    wait_for_log(daemon, "before it was ready: the old one goes on")
+    failed = upgrade(daemon)
+    assert failed.returncode == 1
+    assert "the new version did not come up" in failed.stderr
+    assert "before it was ready: the old one goes on" in daemon.log_text()
     assert worker_of(daemon) == worker
     assert (path.parent / "f8").read_bytes() == FILES["d1/f8"]
     config.write_text("")
-    daemon.process.send_signal(signal.SIGHUP)
-    another_worker(daemon, worker)
+    done = upgrade(daemon)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " serves (it was " in done.stdout
+    assert worker_of(daemon) != worker
     assert (path.parent / "f15").read_bytes() == FILES["d1/f15"]
 
 

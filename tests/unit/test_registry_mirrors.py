@@ -110,6 +110,21 @@ async def test_a_mirror_that_serves_no_ranges_is_passed_over(
     assert await client.open_blob(REFERENCE, descriptor).fetch(700, 10) == DATA[700:710]
 
 
+async def test_a_pull_through_cache_that_answers_the_first_range_with_everything_is_asked_again_soon(
+    client: RegistryClient, mirror: FakeRegistry, origin: FakeRegistry, clock: MockClock
+) -> None:
+    descriptor = origin.put_blob("team/app", DATA)
+    mirror.put_blob("copy/team/app", DATA)
+    mirror.inject("ignore-range", path="/blobs/")
+    blob = client.open_blob(REFERENCE, descriptor)
+    assert await blob.fetch(700, 10) == DATA[700:710]
+    await trio.sleep(11)
+    for offset in (5, 700):
+        assert await blob.fetch(offset, 10) == DATA[offset : offset + 10]
+    assert asked(origin) == 1
+    assert asked(mirror) == 3
+
+
 async def test_a_mirror_that_does_not_answer_costs_seconds_once(
     client: RegistryClient,
     mirror: FakeRegistry,

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import trio
 
+from .. import metrics
 from ..cache.content import Content
 from ..errors import RegistryStorageError, VerificationError
 from ..formats.base import LayerFormat
@@ -113,13 +114,13 @@ class ChunkFetcher:
         """
         await _all(self._start(numbers, _For.NOBODY if giving_way else _For.LATER_READERS))
 
-    def adopt(self, numbers: Sequence[int]) -> None:
-        """Somebody else has verified these chunks and put them in their place."""
-        self._ready(numbers)
-
     def is_on_its_way(self, number: int) -> bool:
         """Somebody fetches or hashes this chunk at this moment."""
         return number in self._pending
+
+    def adopt(self, numbers: Sequence[int]) -> None:
+        """Somebody else has verified these chunks and put them in their place."""
+        self._ready(numbers)
 
     def _start(self, numbers: Iterable[int], whom: _For) -> list[_Pending]:
         waits: list[_Pending] = []
@@ -254,6 +255,7 @@ class ChunkFetcher:
         self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
         if damaged:
             self._content.forget(sorted(bad))
+            metrics.DAMAGED_CHUNKS.inc(len(damaged))
             self._tell_damage(damaged)
         return damaged
 
@@ -355,6 +357,7 @@ class ChunkFetcher:
         for chunk, error in zip(chunks, results, strict=True):
             if error is None:
                 continue
+            metrics.REFUSED_CHUNKS.inc()
             _log.error(
                 "layer %s: %s: chunk %d (blob offset %d) is refused: %s",
                 self._name, self._path(chunk), chunk.number, chunk.blob_offset, error,

@@ -15,6 +15,16 @@ class MemoryBudget:
         self._free = total_bytes
         self._queue: deque[tuple[int, trio.Event]] = deque()
 
+    @property
+    def in_use(self) -> int:
+        """Bytes that are held now."""
+        return self._total - self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._queue)
+
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
         """For as long as `size` bytes are needed. Never ask for more while holding."""

@@ -94,7 +94,7 @@ class Pool:
         )
         self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
         self._streams = trio.CapacityLimiter(STREAMS)
-        self._memory = MemoryBudget(MEMORY_BYTES)
+        self.memory = MemoryBudget(MEMORY_BYTES)
         self.loose = LooseChunks(eviction.make_room)
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
@@ -448,7 +448,7 @@ class Pool:
             self._activity,
             self._nursery,
             self._workers,
-            self._memory,
+            self.memory,
             self.loose,
         )
         layer = Layer(key, descriptor, lazy.format, index, content, source, chunks, self.loose)

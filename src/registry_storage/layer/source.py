@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
+from .. import traces
 from ..errors import NotFoundError, RegistryError, UnauthorizedError, UnavailableError
 from ..registry.hosts import LinkEstimate
 from ..registry.mirrors import ReadableBlob
@@ -43,10 +44,11 @@ class BlobSource:
         failure: RegistryError = UnavailableError("no repository is known for this blob")
         for reference, blob in tuple(self._blobs.items()):
             try:
-                async with aclosing(blob.stream(offset, size)) as parts:
-                    async for part in parts:
-                        offset, size = offset + len(part), size - len(part)
-                        yield part
+                with traces.leaf("fetch range", reference=reference, offset=offset, size=size):
+                    async with aclosing(blob.stream(offset, size)) as parts:
+                        async for part in parts:
+                            offset, size = offset + len(part), size - len(part)
+                            yield part
             except (NotFoundError, UnauthorizedError, UnavailableError) as error:
                 failure = error
                 if len(self._blobs) > 1:

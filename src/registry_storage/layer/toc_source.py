@@ -4,6 +4,7 @@ import logging
 
 import trio
 
+from .. import traces
 from ..descriptor import Descriptor, Manifest
 from ..errors import FormatError, NotFoundError, NotLazyError, RegistryError, VerificationError
 from ..formats.base import MAX_TOC_BYTES, ExternalToc, TocLocation
@@ -79,6 +80,17 @@ async def fetch_toc(
     One request where the annotations say where the TOC is or the end of the blob holds it whole, else two.
     Raises FormatError, VerificationError, RegistryError; messages name the layer.
     """
+    with traces.span("fetch TOC", layer=str(descriptor.digest)):
+        return await _fetch(registry, reference, descriptor, lazy, workers)
+
+
+async def _fetch(
+    registry: RegistryClient,
+    reference: Reference,
+    descriptor: Descriptor,
+    lazy: LazyLayer,
+    workers: trio.CapacityLimiter,
+) -> bytes:
     blob = registry.open_blob(reference, descriptor)
     try:
         if lazy.toc is None:

@@ -124,14 +124,14 @@ class Blob:
                 self._check_range(reply, offset, size, what)
                 self._client.remember_ranges(reply, served=True)
             elif ranged and reply.status == httpx.codes.OK:
-                self._client.remember_ranges(reply, served=False)
+                self._client.remember_ranges(reply, served=False, hasty=self._hasty)
                 if offset:
                     raise RangeNotServedError(f"{what}: wanted a range (206), got the whole blob (200)")  # noqa: TRY301
                 _check_length(reply, self.size, what)
             elif ranged and reply.status in _REFUSED_RANGE:
                 # Only 501 speaks of the host; 400 and 416 may come of a wrong size in one descriptor.
                 if reply.status == httpx.codes.NOT_IMPLEMENTED:
-                    self._client.remember_ranges(reply, served=False)
+                    self._client.remember_ranges(reply, served=False, hasty=self._hasty)
                 raise RangeNotServedError(f"{what}: wanted a range (206), got HTTP {reply.status}")  # noqa: TRY301
             else:
                 await self._client.refuse(reply, what)

@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 _PLAIN_HTTP = frozenset(
     {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"}
 )
-_NO_CLIENT_CERTIFICATE = frozenset({"TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE"})
-_BAD_CLIENT_CERTIFICATE = frozenset(
+_CLIENT_CERTIFICATE = frozenset(
     {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
         "TLSV1_ALERT_UNKNOWN_CA",
         "SSLV3_ALERT_BAD_CERTIFICATE",
         "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
@@ -48,14 +50,14 @@ def cause(error: httpx.HTTPError, url: httpx.URL, registry: str, route: Route) -
         return f"{_proxy(route)} refuses: {said}{_proxy_advice(said, route)}"
     for beneath in _chain(error):
         if isinstance(beneath, ssl.SSLError):
-            return _of_tls(beneath, host, registry, said)
+            return _of_tls(beneath, host, registry, said, route)
         if isinstance(beneath, socket.gaierror):
             unknown = host if route.proxy is None else f"the proxy {host_of(route.proxy.url)} ({route.proxy.variable})"
             return f"the name of {unknown} cannot be resolved ({beneath.strerror}): is it right, and does DNS work?"
     if route.proxy is not None and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"{_proxy(route)} cannot be reached: {said}"
-    if "refused" in said:
-        return f"{said}: nothing listens at {host}"
+    if any(isinstance(beneath, ConnectionRefusedError) for beneath in _chain(error)):
+        return f"connection refused: nothing listens at {host}"
     return said
 
 
@@ -72,8 +74,8 @@ def advice(reply: "Reply") -> str:
     return ""
 
 
-def _of_tls(error: ssl.SSLError, host: str, registry: str, said: str) -> str:
-    place = f"/etc/containers/certs.d/{registry or host}"
+def _of_tls(error: ssl.SSLError, host: str, registry: str, said: str, route: Route) -> str:
+    place = route.certificates or Path("/etc/containers/certs.d", registry or host)
     if isinstance(error, ssl.SSLCertVerificationError):
         code, words = error.verify_code, error.verify_message
         what = f"the certificate of {host} is not valid ({words})"
@@ -88,12 +90,13 @@ def _of_tls(error: ssl.SSLError, host: str, registry: str, said: str) -> str:
     if reason in _PLAIN_HTTP:
         what = f"{host} does not speak TLS ({_words(reason)})"
         return f"{what}: if it has only plain HTTP, set insecure = true for it in registries.conf"
-    if reason in _NO_CLIENT_CERTIFICATE:
+    if reason in _CLIENT_CERTIFICATE:
+        # What servers answer to a wrong one, many answer to none.
+        if any(place.glob("*.cert")):
+            return f"{host} refuses the client certificate in {place} ({_words(reason)}): is it right and not expired?"
         return (
             f"{host} wants a client certificate ({_words(reason)}): put it into {place} as client.cert and client.key"
         )
-    if reason in _BAD_CLIENT_CERTIFICATE:
-        return f"{host} refuses the client certificate ({_words(reason)}): is the one in {place} right and not expired?"
     if reason == "UNEXPECTED_EOF_WHILE_READING":
         return f"{host} broke the connection off in the middle of TLS: does it speak TLS on this port?"
     return said or f"TLS with {host} failed ({_words(reason)})"
@@ -121,4 +124,4 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        at = at.__cause__ or at.__context__
+        at = at.exceptions[0] if isinstance(at, BaseExceptionGroup) else at.__cause__ or at.__context__

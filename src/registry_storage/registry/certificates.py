@@ -23,6 +23,11 @@ class Certificates:
         self._directories = tuple(default_directories() if directories is None else directories)
         self._contexts: dict[tuple[Path | None, bool], tuple[object, ssl.SSLContext]] = {}
 
+    @property
+    def directories(self) -> Sequence[Path]:
+        """Where it looks, in order; not all of them need exist."""
+        return self._directories
+
     def directory(self, *hosts: str) -> Path | None:
         """The one that counts for the first of `hosts` that has one."""
         for host in hosts:

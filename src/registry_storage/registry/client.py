@@ -13,6 +13,7 @@ from typing import NoReturn, Self
 import httpx
 import trio
 
+from .. import traces
 from ..descriptor import INDEXES, MANIFESTS, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST, Descriptor
 from ..digest import Digest
 from ..errors import (
@@ -41,6 +42,7 @@ _ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
 _REFUSALS = frozenset({401, 403})
 _RANGELESS_SECONDS = 300.0
+_RANGELESS_MIRROR_SECONDS = 10.0
 _HASTY_SECONDS = 6.0
 _HASTY_ATTEMPTS = 2
 
@@ -112,7 +114,8 @@ class RegistryClient:
         async def fetch(endpoint: Endpoint, hasty: bool) -> tuple[Digest, str, bytes]:
             return await self._fetch_manifest(endpoint, version, wanted, hasty)
 
-        return await self._mirrors.first(self._registries.endpoints(reference), f"manifest {version}", fetch)
+        with traces.span("fetch manifest", reference=str(reference), version=version):
+            return await self._mirrors.first(self._registries.endpoints(reference), f"manifest {version}", fetch)
 
     async def _fetch_manifest(
         self, endpoint: Endpoint, version: str, wanted: Digest | None, hasty: bool
@@ -173,9 +176,13 @@ class RegistryClient:
         late = max(0.0, reply.first_byte_seconds - state.link.round_trip_seconds)
         state.link = state.link.with_body(size, seconds + late)
 
-    def remember_ranges(self, reply: Reply, *, served: bool) -> None:
-        """The host of `reply` serves ranges, or ignores them."""
-        until = float("-inf") if served else trio.current_time() + _RANGELESS_SECONDS
+    def remember_ranges(self, reply: Reply, *, served: bool, hasty: bool = False) -> None:
+        """The host of `reply` serves ranges, or ignores them.
+
+        `hasty`: it is a mirror, maybe a pull-through cache that will serve them as soon as it has the blob itself.
+        """
+        seconds = _RANGELESS_MIRROR_SECONDS if hasty else _RANGELESS_SECONDS
+        until = float("-inf") if served else trio.current_time() + seconds
         self._states.of(reply.host).rangeless_until = until
 
     async def open(

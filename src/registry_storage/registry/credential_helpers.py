@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -33,7 +34,7 @@ class HelperPrograms:
         program = f"docker-credential-{helper}"
         try:
             with trio.fail_after(self._seconds):
-                status, output = await _run(program, server.encode())
+                status, output = await run_program([program, "get"], server.encode())
         except OSError as error:
             if optional and isinstance(error, FileNotFoundError):
                 _LOG.debug("%s: %s is not installed", path, program)
@@ -58,10 +59,12 @@ class HelperPrograms:
         return Credentials(username, secret, origin=program)
 
 
-async def _run(program: str, stdin: bytes) -> tuple[int, bytes]:
-    """Exit status and the beginning of the output of ``program get``. Raises OSError when it cannot start."""
+async def run_program(
+    command: Sequence[str], stdin: bytes, environ: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Exit status and the beginning of the output of `command`. Raises OSError when it cannot start."""
     process = await trio.lowlevel.open_process(
-        [program, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ
     )
     output = bytearray()
     try:

@@ -59,6 +59,14 @@ def proxy_for(url: httpx.URL, environ: Mapping[str, str] | None = None) -> Proxy
     return Proxy(bare, variable, user)
 
 
+def configured(environ: Mapping[str, str] | None = None) -> dict[str, Proxy]:
+    """By scheme, for hosts that no exception is made for. Raises ConfigError."""
+    environ = os.environ if environ is None else environ
+    asked = {name: value for name, value in environ.items() if name.upper() != "NO_PROXY"}
+    found = {scheme: proxy_for(httpx.URL(f"{scheme}://registry.invalid/"), asked) for scheme in ("https", "http")}
+    return {scheme: proxy for scheme, proxy in found.items() if proxy is not None}
+
+
 def _variable(environ: Mapping[str, str], name: str) -> tuple[str, str] | None:
     for spelling in (name, name.lower()):
         if value := environ.get(spelling, "").strip():

@@ -8,6 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import trio
 
+from .. import metrics
 from ..errors import RegistryError
 
 
@@ -112,6 +113,7 @@ class Budget:
             delay += min(failure.retry_after_seconds, policy.retry_after_cap_seconds)
         if self._failures >= policy.attempts or trio.current_time() + delay >= self.deadline:
             raise failure.error from failure.__cause__
+        metrics.RETRIES.inc()
         await trio.sleep(delay)
 
 

@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
@@ -17,6 +18,8 @@ class Route:
 
     context: ssl.SSLContext
     proxy: Proxy | None
+    certificates: Path | None = None
+    """The directory that `context` comes of."""
 
 
 class Routes:
@@ -34,4 +37,4 @@ class Routes:
         is with podman. Raises ConfigError.
         """
         context = self.certificates.context(host_of(url), registry, verified=verified and url.scheme == "https")
-        return Route(context, proxy_for(url, self._environ))
+        return Route(context, proxy_for(url, self._environ), self.certificates.directory(host_of(url), registry))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import httpx
 import trio
 
+from .. import metrics
 from .causes import cause
 from .hosts import HostState
 from .redirects import host_of
@@ -136,6 +137,7 @@ class Reply:
             piece = await self._body.read()
         if scope.cancelled_caught:
             raise httpx.ReadTimeout("the body stalled")
+        metrics.count_bytes(self.host, len(piece))
         return piece
 
     async def finish(self) -> None:
@@ -241,9 +243,12 @@ class Transport:
             try:
                 response = await client.send(request, stream=True, auth=None, follow_redirects=False)
             except httpx.HTTPError as error:
+                metrics.count_no_reply(host_of(url))
                 raise type(error)(cause(error, url, registry, route)) from error
         if scope.cancelled_caught:
+            metrics.count_no_reply(host_of(url))
             raise httpx.ReadTimeout("no answer in time")
+        metrics.count_reply(host_of(url), response.status_code, received - sent)
         first_byte, stall = received - sent, self._timeouts.stall_seconds
         return Reply(response.status_code, response.headers, _HttpxBody(response), url, first_byte, stall)
 
@@ -256,9 +261,12 @@ class Transport:
                     url, headers, route, scope, self._timeouts.first_byte_seconds
                 )
             except httpx.HTTPError as error:
+                metrics.count_no_reply(host_of(url))
                 raise type(error)(cause(error, url, registry, route)) from error
         if scope.cancelled_caught:
+            metrics.count_no_reply(host_of(url))
             raise httpx.ReadTimeout("no answer in time")
+        metrics.count_reply(host_of(url), head.status_code, seconds)
         received = httpx.Headers([(bytes(name), bytes(value)) for name, value in head.headers])
         return Reply(head.status_code, received, body, url, seconds, self._timeouts.stall_seconds)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 import trio
 
+from .. import metrics, traces
 from .._ext import fuse_lane
 from ..errors import RegistryStorageError, UnavailableError
 from ..layer.layer import Layer
@@ -126,6 +127,10 @@ class Lane:
                 os.close(descriptor)
         return ending
 
+    def counts(self) -> dict[str, int]:
+        """What the lane counted since the start, see fuse_lane.pyi."""
+        return self._lane.counts()
+
     def stop(self) -> None:
         """Let `serve` return."""
         os.eventfd_write(self._stop, 1)
@@ -154,13 +159,16 @@ class Lane:
         if opcode == _READ and self._is_second_try(node, pid, offset, size):
             return errno.EIO
         try:
-            layer = await open_layer(node >> 32)
+            with metrics.timed("open_layer"), traces.span("fuse open layer"):
+                layer = await open_layer(node >> 32)
             if opcode == _READ:
-                data = await self._bring(layer, node, offset, size, pid, again=tries > 0)
+                with metrics.timed("missing_read"), traces.span("fuse read", offset=offset, size=size):
+                    data = await self._bring(layer, node, offset, size, pid, again=tries > 0)
                 if data is not None:
                     self._reply(unique, data)
                     return _REPLIED
         except EXPECTED as error:
+            metrics.count_error("missing_read" if opcode == _READ else "open_layer")
             number = errno_of(error)
             if opcode != _READ:
                 self._reasons.tell("layer", error)
@@ -186,6 +194,8 @@ class Lane:
         try:
             with trio.fail_after(self._timeout):
                 length = await self._bring_patiently(layer, inode, offset, size, again=again)
+            path = layer.index.path(inode).decode("utf-8", "backslashreplace")
+            metrics.remember_read(trio.current_time() - started, f"/{path}", str(layer.key.layer_digest))
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
             now = trio.current_time()
             if now - started >= LONG_SECONDS and size > PAGE_BYTES:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 import pyfuse3
 import trio
 
+from .. import metrics, traces
 from .attributes import LAYER_SECONDS, Stat
 from .errnos import EXPECTED, errno_of
 from .reasons import Reasons
@@ -25,16 +26,20 @@ def _answer(handler: F) -> F:
     @functools.wraps(handler)
     async def answering(self: "Operations", *arguments: Any) -> Any:
         try:
-            return await handler(self, *arguments)
+            with metrics.timed(handler.__name__), traces.span(f"fuse {handler.__name__}"):
+                return await handler(self, *arguments)
         except pyfuse3.FUSEError:
             raise
         except EXPECTED as error:
             self.reasons.tell(handler.__name__, error)
             number = errno_of(error)
+            if number != errno.ENOENT:
+                metrics.count_error(handler.__name__)
             if handler.__name__ == "read" and number == errno.ENOENT:
                 number = errno.EIO
             raise pyfuse3.FUSEError(number) from None
         except Exception:
+            metrics.count_error(handler.__name__)
             _log.exception("%s failed", handler.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None
 

@@ -1,15 +1,14 @@
 """The supervisor as its worker sees it."""
 
-import logging
+import os
 import socket
 from collections.abc import Callable
 
 import trio
 
+from .. import __version__
 from ..control.routes import Json, Request
 from .handed import LEAVE, REFUSED, SERVING, UPGRADE, say
-
-_log = logging.getLogger(__name__)
 
 
 class SupervisorLink:
@@ -35,12 +34,11 @@ class SupervisorLink:
         """Requests are being answered."""
         say(self._channel, SERVING)
 
-    async def upgrade(self, request: Request) -> Json:
-        """``POST /v1/upgrade``: the version that is installed now takes over.
+    async def state(self, request: Request) -> Json:
+        """``GET /v1/upgrade``: who serves; ``refusals`` counts the new workers that did not come up meanwhile."""
+        return {"version": __version__, "pid": os.getpid(), "refusals": self._refusals}
 
-        Answers at once: ``refusals`` counts the new ones that did not come up since this worker serves. Who asks
-        sees a success by another ``pid`` in ``/v1/status``, and a failure by a higher count here (``?ask=no``).
-        """
-        if request.query.get("ask") != "no":
-            say(self._channel, UPGRADE)
-        return {"refusals": self._refusals}
+    async def upgrade(self, request: Request) -> Json:
+        """``POST /v1/upgrade``: the version that is installed now takes over. Answers at once, as `state`."""
+        say(self._channel, UPGRADE)
+        return await self.state(request)

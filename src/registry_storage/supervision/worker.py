@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from .. import logs
+from .. import __version__, logs, traces
 from ..cli import build_parser, report
 from ..config import Settings, load_settings
 from ..daemon import run
@@ -51,7 +51,12 @@ def main(arguments: Sequence[str]) -> int:
         logs.set_up(settings.log_level, settings.log_format)
         if not say(channel, PREPARED) or channel.recv(64) != GO:
             return 0
-        trio.run(run, settings, mountpoint, handed, channel)
+        finish = traces.set_up(settings.traces, __version__) if settings.traces else None
+        try:
+            trio.run(run, settings, mountpoint, handed, channel)
+        finally:
+            if finish is not None:
+                finish()
     except* RegistryStorageError as group:
         report(group)
         status = 1

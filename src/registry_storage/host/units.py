@@ -1,0 +1,82 @@
+"""The systemd units of the daemon (systemd.service(5)), for root and for a user."""
+
+import shlex
+from collections.abc import Sequence
+
+from ..names import DAEMON
+
+SERVICE = f"{DAEMON}.service"
+
+_ROOT = """\
+[Unit]
+Description=Layers of container images, fetched when they are read
+Documentation=man:{daemon}(1)
+# Podman refuses every command while the directory is missing or its mount is dead: be there before it.
+Before=podman.service podman-restart.service crio.service kubelet.service
+After=local-fs.target network.target
+RequiresMountsFor={root}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=always
+RestartSec=1
+TimeoutStopSec=30
+WatchdogSec=60
+FileDescriptorStoreMax=16
+LimitNOFILE=65536
+OOMScoreAdjust=-500
+UMask=0077
+
+# No option here may give the service a mount namespace of its own (ProtectSystem=, PrivateTmp=, ProtectKernelTunables=
+# and so on): podman would not see what it mounts.
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_SYS_ADMIN CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_KILL
+DevicePolicy=closed
+DeviceAllow=/dev/fuse rw
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+ProtectHostname=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service @mount
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_USER = """\
+[Unit]
+Description=Layers of container images, fetched when they are read
+Documentation=man:{daemon}(1)
+Before=podman.service podman-restart.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=always
+RestartSec=1
+TimeoutStopSec=30
+WatchdogSec=60
+LimitNOFILE=65536
+UMask=0077
+# fusermount3 mounts for us: it is setuid, so NoNewPrivileges= must stay off, and with it whatever implies it.
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def unit(command: Sequence[str], *, root: str, user: bool) -> str:
+    """The text of the unit that runs `command`, with its state in `root`."""
+    words = shlex.join(command).replace("%", "%%")
+    return (_USER if user else _ROOT).format(daemon=DAEMON, command=words, root=root)

@@ -1,0 +1,86 @@
+"""What the running daemon lets people see besides its status: gauges for metrics, and ``GET /v1/activity``."""
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from . import metrics
+from .control.routes import Json, Request
+from .layer.pool import Pool
+from .store.lane import Lane
+
+_SLOWEST = 20
+
+
+class Sight:
+    """Asks those who know; used from the event loop."""
+
+    def __init__(self, lane: Lane, pool: Pool) -> None:
+        self._lane = lane
+        self._pool = pool
+
+    def gauges(self) -> dict[str, tuple[str, float]]:
+        """For `exposition.Gauges`: name to (help, value)."""
+        lane, memory = self._lane.counts(), self._pool.memory
+        open_layers = self._pool.open_layers()
+        return {
+            "registry_storage_lane_answered_total": ("FUSE requests answered without Python.", lane["answered"]),
+            "registry_storage_lane_forwarded_total": ("FUSE requests of the store's own tree.", lane["forwarded"]),
+            "registry_storage_lane_parked_total": ("FUSE requests that had to wait for something.", lane["parked"]),
+            "registry_storage_lane_blocked_total": ("Reads that had to wait for the disk.", lane["blocked"]),
+            "registry_storage_read_bytes_total": ("Bytes of files given to readers.", lane["read_bytes"]),
+            "registry_storage_fetch_memory_bytes": ("Held by what is being fetched and decoded.", memory.in_use),
+            "registry_storage_fetches_waiting": ("Fetches that wait for memory.", memory.waiting),
+            "registry_storage_open_layers": ("Layers that can be read now.", len(open_layers)),
+            "registry_storage_present_chunks": (
+                "Chunks of open layers that are on disk.",
+                sum(layer.content.present_count() for layer in open_layers),
+            ),
+            "registry_storage_chunks": (
+                "Chunks of open layers.",
+                sum(layer.content.chunk_count for layer in open_layers),
+            ),
+        }
+
+    async def answer(self, request: Request) -> Json:
+        """One document, whose counts are since the daemon's start.
+
+            lane               answered, forwarded, parked, blocked, read_bytes
+            memory             in_use_bytes, waiting
+            resident_bytes
+            hosts              name: requests {status: count}, bytes
+            retries, refused_chunks, damaged_chunks
+            slowest_reads[]    seconds, path, layer; of the last ten minutes
+        """
+        return {
+            "lane": self._lane.counts(),
+            "memory": {"in_use_bytes": self._pool.memory.in_use, "waiting": self._pool.memory.waiting},
+            "resident_bytes": _value(metrics.REGISTRY, "process_resident_memory_bytes"),
+            "hosts": _hosts(),
+            "retries": _value(metrics.REGISTRY, "registry_storage_retries_total"),
+            "refused_chunks": _value(metrics.REGISTRY, "registry_storage_refused_chunks_total"),
+            "damaged_chunks": _value(metrics.REGISTRY, "registry_storage_damaged_chunks_total"),
+            "slowest_reads": [
+                {"seconds": one.seconds, "path": one.path, "layer": one.layer}
+                for one in metrics.slowest_reads(_SLOWEST)
+            ],
+        }
+
+
+def _hosts() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for family, key in ((metrics.REGISTRY_REQUESTS, "requests"), (metrics.NETWORK_BYTES, "bytes")):
+        for metric in family.collect():
+            for sample in metric.samples:
+                if not sample.name.endswith("_total"):
+                    continue
+                host = found.setdefault(sample.labels["host"], {"requests": {}, "bytes": 0})
+                if key == "requests":
+                    host["requests"][sample.labels["code"]] = int(sample.value)
+                else:
+                    host["bytes"] = int(sample.value)
+    return found
+
+
+def _value(registry: CollectorRegistry, name: str) -> int:
+    return int(registry.get_sample_value(name) or 0)

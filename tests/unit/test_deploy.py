@@ -1,0 +1,36 @@
+"""What stands in deploy/ is what the program writes, and can be read."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from registry_storage.host.storage_conf import new_tables, with_store
+from registry_storage.host.units import unit
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+STORE = "/var/lib/registry-storage/store"
+
+
+def test_the_units_are_the_programs_own() -> None:
+    root = unit(["/opt/registry-storage/bin/registry-storage", STORE], root="/var/lib/registry-storage", user=False)
+    assert (DEPLOY / "registry-storage.service").read_text() == root
+    data = "%h/.local/share/registry-storage"
+    user = unit(["%h/.local/bin/registry-storage", "--root", data, f"{data}/store"], root="", user=True)
+    assert (DEPLOY / "registry-storage-user.service").read_text() == user.replace("%%", "%")
+
+
+def test_storage_conf_is_the_programs_own() -> None:
+    assert (DEPLOY / "storage.conf").read_text() == with_store("", Path(STORE), new_tables({}, user=0))
+
+
+@pytest.mark.parametrize("name", ["kubernetes/daemonset.yaml", "ansible/playbook.yml"])
+def test_yaml_can_be_read(name: str) -> None:
+    assert yaml.safe_load((DEPLOY / name).read_text())
+
+
+def test_every_file_is_told_of() -> None:
+    told = (DEPLOY / "README.md").read_text()
+    for path in DEPLOY.rglob("*"):
+        if path.is_file() and path.name != "README.md":
+            assert str(path.relative_to(DEPLOY)) in told
