@@ -8,7 +8,6 @@
 import argparse
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -101,8 +100,8 @@ def finish(host: ImageHost, load: Load, what: str) -> None:
     while (left := sorted(os.listdir(overlay))) != ["l"] and time.monotonic() < deadline:
         time.sleep(0.1)
     print(f"{what}: {dict(load.count)}, {len(load.failures)} failed; left in the store: {left}")
-    for failure in load.failures[:10]:
-        print(failure)
+    for failure, count in Counter(load.failures).most_common(10):
+        print(f"{count} times: {failure}")
 
 
 def speed(host: ImageHost, scratch: Path, registry: Registry) -> None:
@@ -152,12 +151,11 @@ def main() -> None:
     parser.add_argument("what", choices=("cycles", "kills", "speed"))
     parser.add_argument("--count", type=int, default=0)
     given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
     with (
         places.scratch("images-benchmark") as scratch,
         Registry(images.registry_storage(), scratch / "registry", readonly=True) as registry,
     ):
-        host = ImageHost(scratch, registry.host, "host")
+        host = ImageHost(scratch, registry.host, "host", "--images-grace-seconds", "3")
         try:
             if given.what == "speed":
                 speed(host, scratch, registry)

@@ -80,6 +80,8 @@ def test_images_share_layers_and_a_name_moves_in_one_step(store: ImageStore, pat
     store.publish(moved)
     assert check_readable(path)["a:1"] == [layer.record.id for layer in moved.layers]
     assert set(check_readable(path)) == {"a:1", "b:1"}
+    assert store.unlist(()) == [], "a podman may have listed the image"
+    store.drop_nameless()
     assert store.unlist(()) == [first.layers[1].record.id]
     store.discard()
     assert set(check_readable(path)) == {"a:1", "b:1"}
@@ -96,6 +98,9 @@ def test_two_manifests_of_one_config_are_one_image_with_two_names(store: ImageSt
     store.withdraw("a:gzip")
     assert set(check_readable(path)) == {"a:zstd"}
     store.withdraw("a:zstd")
+    assert check_readable(path) == {}
+    assert store.drop_nameless()
+    assert not store.drop_nameless()
     assert store.images == {}
 
 
@@ -105,6 +110,11 @@ def test_removing_keeps_files_until_they_are_discarded(store: ImageStore, path: 
     assert store.withdraw("a:1") is not None
     assert store.withdraw("a:1") is None
     assert len(store.layers) == 2, "a podman that has read images.json needs them"
+    stamp = (path / "overlay-images/images.lock").read_bytes()
+    store.drop_nameless()
+    assert (path / "overlay-images/images.lock").read_bytes() == stamp, "nobody reads the list again for that"
+    store.announce()
+    assert (path / "overlay-images/images.lock").read_bytes() != stamp
     base, top = (layer.record.id for layer in image.layers)
     assert store.unlist({base}) == [top], "the host builds upon the base"
     assert (path / "overlay" / top / "diff").is_symlink()
@@ -154,6 +164,8 @@ def _steps(store: ImageStore) -> Iterator[Callable[[], object]]:
     yield lambda: store.publish(new_image("b:1", "base", "two", "three"))
     yield lambda: store.publish(new_image("a:1", "base", "four"))
     yield lambda: store.withdraw("b:1")
+    yield store.drop_nameless
+    yield store.announce
     yield lambda: store.unlist(())
     yield store.discard
     yield lambda: store.publish(new_image("b:1", "base", "two", "three"))
@@ -199,6 +211,7 @@ def test_a_crash_before_any_change_leaves_a_readable_store_that_repair_makes_cle
         before = check_readable(path)
         store = open_store(path, MOUNT)
         assert check_readable(path) == before, "repair takes nothing away that was whole"
+        store.drop_nameless()
         store.unlist(())
         store.discard()
         assert check_readable(path) == before

@@ -22,6 +22,8 @@ from .store import ImageStore
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+SETTLE_SECONDS = 3.0
+"""For a podman that has listed images to end; additions wait meanwhile."""
 AGAIN_SECONDS = 600.0
 """Until it is looked again whether the host still needs what was removed."""
 
@@ -193,10 +195,13 @@ class AddedImages:
         self._removed.set()
 
     async def sweep(self) -> None:
-        """Remove what no image has and the host does not build upon: a grace later from the list, then the files."""
+        """Remove what no image has and the host does not build upon: a grace later from the lists, then the files."""
         await trio.sleep(self._grace)
-        before, targets = {}, {}
         async with self._writing:
+            if await trio.to_thread.run_sync(self._store.drop_nameless):
+                # Whoever has listed them must not be told to read the lists again before it has ended.
+                await trio.sleep(min(self._grace, SETTLE_SECONDS))
+                await trio.to_thread.run_sync(self._store.announce)
             before = dict(self._store.layers)
             targets = {layer: self._store.target(layer) for layer in before}
             gone = await trio.to_thread.run_sync(self._store.unlist, await self._referenced())

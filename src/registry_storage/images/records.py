@@ -71,7 +71,7 @@ class ImageRecord:
 
     config_digest: Digest
     names: tuple[tuple[str, Digest], ...]
-    """Each reference with the manifest that it is pinned to; never empty."""
+    """Each reference with the manifest that it is pinned to; none: it is removed, and podmans may have listed it."""
     manifests: tuple[tuple[Digest, int], ...]
     """Every manifest that a name was ever pinned to, with its bytes; the first one stays the image's own."""
     config_size: int
@@ -125,8 +125,8 @@ class ImageRecord:
             if key not in (str(config), MANIFEST_KEY)
         )
         known = {digest for digest, _ in manifests}
-        if not names or not all(digest in known for _, digest in names):
-            raise ValueError("an image without a name, or a name without a manifest")
+        if not known or not all(digest in known for _, digest in names):
+            raise ValueError("an image or a name without a manifest")
         layer = Digest.parse(f"sha256:{document['layer']}").hex
         return cls(config, names, manifests, int(sizes[str(config)]), layer, document["created"])
 

@@ -182,9 +182,10 @@ class ImageStore:
     # Removing
 
     def withdraw(self, name: str) -> ImageRecord | None:
-        """Take a name away, and with its last name the image; None when there is no such name.
+        """Take a name away; None when there is no such name.
 
-        Nothing else changes: a podman that has read the list before still finds everything.
+        Without its last name an image stays listed until `drop_nameless`: podman lists images first, and asks
+        for each by its id afterwards.
         """
         image = self.find(name)
         if image is not None:
@@ -192,12 +193,29 @@ class ImageStore:
         return image
 
     def _without(self, name: str) -> dict[str, ImageRecord]:
-        images = {}
-        for key, image in self.images.items():
-            named = tuple(pair for pair in image.names if pair[0] != name)
-            if named:
-                images[key] = replace(image, names=named) if named != image.names else image
-        return images
+        return {
+            key: replace(image, names=tuple(pair for pair in image.names if pair[0] != name))
+            if image.manifest_of(name)
+            else image
+            for key, image in self.images.items()
+        }
+
+    def drop_nameless(self) -> bool:
+        """Take images without a name off the list; whether there were any.
+
+        The stamp stays: a podman that has listed them does not read the list again, and finds them. Give it the
+        time to end before anything else is written, then call `announce`.
+        """
+        images = {key: image for key, image in self.images.items() if image.names}
+        if len(images) == len(self.images):
+            return False
+        self._write_images(images)
+        return True
+
+    def announce(self) -> None:
+        """Those who live long read the list of images again."""
+        with files.stamped(self.path / "overlay-images/images.lock"):
+            pass
 
     def needed(self) -> set[str]:
         """Ids of the layers of images."""
@@ -239,7 +257,9 @@ class ImageStore:
 
     def list_images(self, images: dict[str, ImageRecord]) -> None:
         """Replace the list of images."""
-        directory = self.path / "overlay-images"
-        with files.stamped(directory / "images.lock"):
-            files.write_durably(directory / "images.json", pack(images.values()))
+        with files.stamped(self.path / "overlay-images/images.lock"):
+            self._write_images(images)
+
+    def _write_images(self, images: dict[str, ImageRecord]) -> None:
+        files.write_durably(self.path / "overlay-images/images.json", pack(images.values()))
         self.images = images
