@@ -14,6 +14,11 @@ from .handed import OPTION, Handed, say
 MODULE = "registry_storage.supervision.worker"
 
 
+def _interpreter() -> str:
+    """The one that is installed now, or, where its directory is closed to this user, the one that we are."""
+    return sys.executable if os.access(sys.executable, os.X_OK) else "/proc/self/exe"
+
+
 class WorkerProcess:
     """Started from construction; its process descriptor becomes readable when it ends."""
 
@@ -28,6 +33,7 @@ class WorkerProcess:
             handed = replace(handed, channel=theirs.fileno())
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, OPTION, handed.to_text(), *arguments],
+                executable=_interpreter(),
                 pass_fds=(handed.device, handed.lock, handed.verified, handed.channel),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's SIGINT is the supervisor's
