@@ -1,10 +1,19 @@
 """A budget of memory for what is being fetched and decoded."""
 
+import ctypes
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
+
+_libc = ctypes.CDLL(None)
+
+
+def give_back_memory() -> None:
+    """Return what was freed to the system: a TOC takes much for a moment, and the C library (glibc) would keep it."""
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
 
 
 class MemoryBudget:

@@ -39,7 +39,7 @@ from .completion import Completed, complete_layer
 from .image import Images, ResolvedImage
 from .layer import Layer
 from .loose import LooseChunks
-from .memory import MemoryBudget
+from .memory import MemoryBudget, give_back_memory
 from .plain import remove_layer, tar_split_of, unpack_layer
 from .single_flight import SingleFlight
 from .source import BlobSource, ByteSource
@@ -379,6 +379,8 @@ class Pool:
             started = trio.current_time()
             packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
             index = self._keep_index(directory / "index", packed)
+            del packed
+            give_back_memory()
             _log.info(
                 "layer is served lazily",
                 extra={
@@ -456,12 +458,16 @@ class Pool:
         return layer
 
     def _keep_index(self, path: Path, packed: bytes) -> TocIndex:
-        """A new index, written for the next daemon if the disk has room."""
+        """A new index, written for the next daemon if the disk has room, and then mapped like any other."""
         try:
             write_atomically(path, packed)
+            with path.open("rb") as file:
+                return TocIndex(map_private_copy(file.fileno(), path.parent))
         except OSError as error:
             if not self._eviction.make_room(2 * len(packed)):
                 _log.warning("%s cannot be written: %s; it is made again by the next daemon", path, error.strerror)
+        except (FormatError, ValueError) as error:
+            _log.warning("%s was changed by somebody else: %s", path, error)
         return TocIndex(packed, verify=False)
 
     async def _load_index(self, key: LayerKey, *, verify: bool = True) -> TocIndex | None:
