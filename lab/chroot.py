@@ -1,6 +1,6 @@
-"""A Debian 13 beside the machine's own Debian, for podman 5.4 and skopeo 1.18.
+"""Other Debians beside the machine's own: Debian 13 for podman 5.4 and skopeo 1.18, sid for the newest podman.
 
-Its programs run in a mount and a process namespace of their own whose root is the Debian 13 tree. The
+The programs of one run in a mount and a process namespace of their own whose root is its tree. The
 namespace lives as long as one holder process; when that ends, its mounts and processes are gone with it, so
 an aborted run leaves nothing behind but one bind mount, which the next run replaces. That bind mount,
 `stores` in the tree, is the window between both: what the machine mounts below it appears inside.
@@ -12,12 +12,44 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab import mirror, places, processes
 
-PACKAGES = ["ca-certificates", "netavark", "podman", "runc", "skopeo"]
-RECIPE = "trixie minbase + " + " ".join(PACKAGES)
+
+@dataclass(frozen=True, slots=True)
+class Debian:
+    """A tree that can be made."""
+
+    part: str
+    """Its name in the laboratory."""
+    suite: str
+    packages: tuple[str, ...]
+
+    @property
+    def recipe(self) -> str:
+        """What it is made of."""
+        return f"{self.suite} minbase + " + " ".join(self.packages)
+
+    @property
+    def root(self) -> Path:
+        """The directory of the tree."""
+        return places.lab_directory() / self.part
+
+    def make(self) -> None:
+        """Makes the tree anew."""
+        _clean(self.root)
+        mirror.bootstrap(self.suite, self.root)
+        mirror.install_into(self.root, list(self.packages), update=True)
+        for directory in ("old-root", "stores", "work"):
+            (self.root / directory).mkdir(exist_ok=True)
+
+
+DEBIAN13 = Debian("debian13", "trixie", ("ca-certificates", "netavark", "podman", "runc", "skopeo"))
+SID = Debian("sid", "sid", ("ca-certificates", "netavark", "podman", "runc"))
+"""What it holds is newer each time it is made, so nothing that must stay the same is made with it."""
+DEBIANS = {debian.part: debian for debian in (DEBIAN13, SID)}
 
 # Runs as process 1 of the new namespaces. /run is fresh, so that no state of an earlier life is believed.
 _HOLD = """\
@@ -36,32 +68,17 @@ exec sleep infinity
 """
 
 
-def root_directory() -> Path:
-    """The tree of the Debian 13."""
-    return places.lab_directory() / "debian13"
-
-
-def make() -> None:
-    """Makes the tree anew."""
-    root = root_directory()
-    clean()
-    mirror.bootstrap("trixie", root)
-    mirror.install_into(root, PACKAGES, update=True)
-    for directory in ("old-root", "stores", "work"):
-        (root / directory).mkdir(exist_ok=True)
-
-
-def clean() -> None:
+def _clean(root: Path) -> None:
     """Takes down what an aborted run left mounted in the tree."""
-    for mounted in places.mounts_below(root_directory()):
+    for mounted in places.mounts_below(root):
         processes.run(["umount", "-l", mounted], allow_failure=True)
 
 
-class Debian13:
-    """The running second Debian; `command` turns a command into one that runs there."""
+class RunningDebian:
+    """One of the other Debians; `command` turns a command into one that runs there."""
 
-    def __init__(self, holder: int) -> None:
-        self.root = root_directory()
+    def __init__(self, root: Path, holder: int) -> None:
+        self.root = root
         self.holder = holder
         self.stores = self.root / "stores"
         """The machine's path of the window; inside it is /stores."""
@@ -82,11 +99,11 @@ class Debian13:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Debian13]:
-    """Starts the second Debian, which must have been made; only one process at a time has it."""
-    root = root_directory()
-    with places.locked(places.lab_directory() / "debian13.lock"):
-        clean()
+def running(debian: Debian = DEBIAN13) -> Iterator[RunningDebian]:
+    """Starts one of them, which must have been made; only one process at a time has it."""
+    root = debian.root
+    with places.locked(places.lab_directory() / f"{debian.part}.lock"):
+        _clean(root)
         if (work := root / "work").exists():
             places.remove_tree(work)
         work.mkdir()
@@ -113,8 +130,8 @@ def running() -> Iterator[Debian13]:
             assert holder.stdout is not None
             said = holder.stdout.readline()
             if said != "ready\n":
-                raise processes.ProgramError(f"Debian 13 does not start: {said}{holder.stdout.read()}")
-            yield Debian13(_only_child(holder.pid))
+                raise processes.ProgramError(f"{debian.part} does not start: {said}{holder.stdout.read()}")
+            yield RunningDebian(root, _only_child(holder.pid))
         finally:
             if holder is not None:
                 with contextlib.suppress(processes.ProgramError):
@@ -123,7 +140,7 @@ def running() -> Iterator[Debian13]:
                 holder.wait()
                 if holder.stdout is not None:
                     holder.stdout.close()
-            _unmount_window()
+            _unmount_window(root)
 
 
 def _mirror_own_path(root: Path) -> None:
@@ -141,11 +158,11 @@ def _only_child(pid: int) -> int:
     return int(children[0])
 
 
-def _unmount_window() -> None:
+def _unmount_window(root: Path) -> None:
     # The namespace goes away asynchronously; its mounts may keep the window busy for a moment.
     deadline = time.monotonic() + 5
-    while places.mounts_below(root_directory()) and time.monotonic() < deadline:
-        for mounted in places.mounts_below(root_directory()):
+    while places.mounts_below(root) and time.monotonic() < deadline:
+        for mounted in places.mounts_below(root):
             processes.run(["umount", mounted], allow_failure=True)
         time.sleep(0.02)
-    clean()
+    _clean(root)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from lab import images, places, processes
-from lab.chroot import Debian13
+from lab.chroot import RunningDebian
 from lab.registry import manifest_at
 
 FORMATS = ("estargz", "zstd-stargz", "zstd-old", "zstd")
@@ -66,7 +66,7 @@ def recipe(name: str, image_format: str) -> str:
     return f"{images.IMAGES[name].recipe} as {image_format}"
 
 
-def convert(name: str, image_format: str, registry_host: str, debian13: Debian13 | None) -> None:
+def convert(name: str, image_format: str, registry_host: str, debian13: RunningDebian | None) -> None:
     """Converts `lab/gzip/NAME:1` into `lab/FORMAT/NAME:1`; `zstd` needs `debian13`."""
     source = f"{registry_host}/{images.IMAGES[name].tag}"
     target = f"{registry_host}/{tag(name, image_format)}"
@@ -113,7 +113,7 @@ def _skopeo_copy(source: str, target: str, scratch: str) -> list[str]:
     ]
 
 
-def _by_newer_skopeo(source: str, target: str, debian13: Debian13) -> None:
+def _by_newer_skopeo(source: str, target: str, debian13: RunningDebian) -> None:
     scratch = Path(tempfile.mkdtemp(prefix="skopeo-", dir=debian13.work))
     there = debian13.inside(scratch)
     try:

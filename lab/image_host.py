@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lab import converters
-from lab.chroot import Debian13
+from lab.chroot import RunningDebian
 from lab.daemon import Daemon
 from lab.podman import Podman
 
@@ -15,7 +15,7 @@ class ImageHost:
     """Both with empty state."""
 
     def __init__(
-        self, scratch: Path, registry_host: str, name: str, *options: str, inside: Debian13 | None = None
+        self, scratch: Path, registry_host: str, name: str, *options: str, inside: RunningDebian | None = None
     ) -> None:
         own = scratch / name
         mountpoint = inside.stores / name if inside is not None else own / "store"

@@ -1,7 +1,7 @@
 """Makes everything that the tests or the demo need: `python3 -m lab.make [PART …]`.
 
-Parts: `debian13`, `image/NAME`, `converted/NAME:FORMAT`, `bench/WORKLOAD:FORMAT`; without any, all that the tests
-and the demo need. What a part needs is made before it. What is there already costs nothing.
+Parts: `debian13`, `sid`, `image/NAME`, `converted/NAME:FORMAT`, `bench/WORKLOAD:FORMAT`; without any, all that the
+tests and the demo need by default. What a part needs is made before it. What is there already costs nothing.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class _Workshop:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._debian13: chroot.Debian13 | None = None
+        self._debian13: chroot.RunningDebian | None = None
         self._registry: Registry | None = None
         self._lock = threading.Lock()
 
@@ -55,7 +55,7 @@ class _Workshop:
                 self._registry = self._stack.enter_context(registry)
             return self._registry.host
 
-    def debian13(self) -> chroot.Debian13:
+    def debian13(self) -> chroot.RunningDebian:
         with self._lock:
             if self._debian13 is None:
                 self._debian13 = self._stack.enter_context(chroot.running())
@@ -64,8 +64,9 @@ class _Workshop:
     def job(self, part: str) -> Job:
         """How a part is made; raises KeyError for an unknown one."""
         kind, _, name = part.partition("/")
-        if part == "debian13":
-            return Job(chroot.RECIPE, chroot.make)
+        if part in chroot.DEBIANS:
+            debian = chroot.DEBIANS[part]
+            return Job(debian.recipe, debian.make)
         if part == "base-root":
             return Job(images.BASE_RECIPE, images.make_base_root)
         if part == "image/base":

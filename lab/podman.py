@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import places, processes
-from lab.chroot import Debian13
+from lab.chroot import RunningDebian
 
 # crun refuses hybrid cgroups, and raising limits is not permitted everywhere; locks in files keep podman out
 # of the machine's shared memory. When conmon calls podman to clean up, it looks for the two directories below the
@@ -78,7 +78,7 @@ class Podman:
         *,
         store: Path | None = None,
         images: Path | None = None,
-        inside: Debian13 | None = None,
+        inside: RunningDebian | None = None,
     ) -> None:
         self.home = home
         self.host = registry_host

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.hellobench.plan import Step
 from benchmarks.store import Store, Usage
-from lab.chroot import Debian13
+from lab.chroot import RunningDebian
 from lab.link import Link
 from lab.podman import Podman
 from lab.processes import ProgramError
@@ -49,7 +49,7 @@ class Sample:
 class Bench:
     """Takes samples; `links` are running proxies by the names of their speeds."""
 
-    def __init__(self, scratch: Path, links: Mapping[str, Link], command: str, debian13: Debian13 | None) -> None:
+    def __init__(self, scratch: Path, links: Mapping[str, Link], command: str, debian13: RunningDebian | None) -> None:
         self._scratch = scratch
         self._links = links
         self._command = command

@@ -31,9 +31,17 @@ def laboratory() -> Iterator[Laboratory]:
 
 
 @pytest.fixture(scope="session")
-def debian13(laboratory: Laboratory) -> Iterator[chroot.Debian13]:
+def debian13(laboratory: Laboratory) -> Iterator[chroot.RunningDebian]:
     """The second Debian with podman 5.4."""
     with chroot.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sid(laboratory: Laboratory) -> Iterator[chroot.RunningDebian]:
+    """The newest podman that Debian has."""
+    make.make(["sid"])
+    with chroot.running(chroot.SID) as running:
         yield running
 
 

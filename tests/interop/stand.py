@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import converters
-from lab.chroot import Debian13
+from lab.chroot import RunningDebian
 from lab.daemon import Daemon
 from lab.link import Crossed, Link
 from lab.podman import Podman, Pulled
@@ -34,7 +34,7 @@ class Generation:
 
     version: str
     """The beginning of what `podman --version` says."""
-    inside: Debian13 | None
+    inside: RunningDebian | None
 
     def asks_for(self, image_format: str) -> bool:
         """Whether this podman asks a store for layers of the format.

@@ -109,7 +109,7 @@ def test_podman_unpacks_the_same_tree(
 
 
 def test_podman_5_pulls_our_layers_in_parts(
-    debian13: chroot.Debian13, own_registry: Registry, converted: dict[LayerKind, ConvertedImage]
+    debian13: chroot.RunningDebian, own_registry: Registry, converted: dict[LayerKind, ConvertedImage]
 ) -> None:
     image = converted[LayerKind.ZSTD_CHUNKED_PODMAN]
     podman = Podman(debian13.work / "partial", own_registry.host, inside=debian13)
