@@ -1,7 +1,6 @@
 """All layers that are known: from a path of the store to a layer that can be read."""
 
 import logging
-import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +8,15 @@ from typing import TypeVar
 
 import trio
 
-from ..cache.content import Content, state_bytes
 from ..cache.documents import Documents
 from ..cache.eviction import Eviction
 from ..cache.ledger import UNSEEN, Ledger, Link
-from ..cache.private_copy import map_private_copy
-from ..cache.root import LayerKey, Root, write_atomically
+from ..cache.root import LayerKey, Root
 from ..cache.shared_state import SharedState
 from ..descriptor import Descriptor, Platform
 from ..digest import Digest
 from ..errors import (
     CacheError,
-    FormatError,
     NoSuchNodeError,
     NotFoundError,
     NotLazyError,
@@ -28,32 +24,21 @@ from ..errors import (
     UnavailableError,
 )
 from ..formats.detect import LazyLayer, detect
-from ..formats.plain import plain
 from ..reference import Reference
 from ..registry.client import RegistryClient
-from ..toc.index import TocIndex
 from .activity import Activity
 from .background import Background
-from .chunks import ChunkFetcher
 from .completion import Completed, complete_layer
 from .image import Images, ResolvedImage
 from .layer import Layer
-from .loose import LooseChunks
-from .memory import MemoryBudget, give_back_memory
-from .plain import remove_layer, tar_split_of, unpack_layer
+from .opener import Opener
+from .plain import tar_split_of
 from .single_flight import SingleFlight
-from .source import BlobSource, ByteSource
-from .tar_of_blob import TarOfBlob
 from .tar_pass import TAR_SPLIT
-from .toc_source import fetch_toc
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-STREAMS = 3
-"""Layers that are unpacked whole at the same time; they wait for the network, so they have threads of their own."""
-MEMORY_BYTES = 128 << 20
-"""For what is being fetched and decoded, all layers together; a single larger chunk goes alone."""
 MAX_OPENED_AHEAD = 128
 """Layers of an image that are opened when the first is asked for."""
 FAILURE_SECONDS = 2.0
@@ -79,9 +64,7 @@ class Pool:
         eviction: Eviction,
     ) -> None:
         """`opened` is told the layer number of each link whose layer was opened, and the layer."""
-        self._eviction = eviction
         self._opened = opened
-        self._shared_state = shared_state
         self._root = root
         self._ledger = ledger
         self._registry = registry
@@ -92,10 +75,11 @@ class Pool:
         self.background = Background(
             self._activity, prefetch=prefetch, rest=background_fetch, has_room=eviction.has_room
         )
-        self._workers = trio.CapacityLimiter(max(2, os.cpu_count() or 2))
-        self._streams = trio.CapacityLimiter(STREAMS)
-        self.memory = MemoryBudget(MEMORY_BYTES)
-        self.loose = LooseChunks(eviction.make_room)
+        self._opener = Opener(
+            root, registry, self._images, nursery, self._activity, shared_state=shared_state, eviction=eviction
+        )
+        self.memory = self._opener.memory
+        self.loose = self._opener.loose
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
@@ -204,7 +188,7 @@ class Pool:
         """
         layer = await self.layer(link)
         path = self._root.layer(layer.key) / TAR_SPLIT
-        return await complete_layer(layer, diff_id, path, self._activity, self._streams)
+        return await complete_layer(layer, diff_id, path, self._activity, self._opener.streams)
 
     def tar_split(self, key: LayerKey) -> Path | None:
         """The tar-split of a layer that was unpacked whole here, where it has one."""
@@ -255,10 +239,11 @@ class Pool:
         layer = self._layers.get(key)
         if layer is None:
             layer = await self._layer_flights.run(
-                key, lambda: self._open_plain(key, image, descriptor, progress)
+                key, lambda: self._open(key, self._opener.open_plain, image, descriptor, progress)
             )
         layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
         return layer
+
     async def _open_all(self, image: ResolvedImage) -> None:
         """Whoever asks for one layer will ask for the others and the config: all of them in one round trip."""
 
@@ -288,7 +273,7 @@ class Pool:
         return await self._layer_flights.run(
             key,
             lambda: self._remembering_failure(
-                key, lambda: self._in_time(what, self._open, key, image, descriptor, lazy)
+                key, lambda: self._in_time(what, self._open, key, self._opener.open_lazy, image, descriptor, lazy)
             ),
         )
 
@@ -366,128 +351,9 @@ class Pool:
             ),
         )
 
-    async def _open(
-        self, key: LayerKey, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer
-    ) -> Layer:
-        directory = self._root.layer(key)
-        directory.mkdir(mode=0o700, exist_ok=True)
-        source = BlobSource()
-        blob = self._registry.open_blob(image.reference, descriptor)
-        source.offer(image.reference.name, blob)
-        index = await self._load_index(key)
-        if index is None:
-            started = trio.current_time()
-            packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
-            index = self._keep_index(directory / "index", packed)
-            del packed
-            give_back_memory()
-            _log.info(
-                "layer is served lazily",
-                extra={
-                    "reference": str(image.reference),
-                    "layer": str(descriptor.digest),
-                    "format": lazy.format.name,
-                    "inodes": index.inode_count,
-                    "seconds": round(trio.current_time() - started, 3),
-                },
-            )
-        return self._opened_layer(key, descriptor, lazy, index, source, source)
-
-    async def _open_plain(
-        self, key: LayerKey, image: ResolvedImage, descriptor: Descriptor, progress: Callable[[int], None]
-    ) -> Layer:
-        directory = self._root.layer(key)
-        source = BlobSource()
-        source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
-        index = await self._load_index(key)
-        fresh = index is None
-        if index is None:
-            started = trio.current_time()
-            position = image.manifest.layers.index(descriptor)
-            diff_id = await self._images.diff_id(image, position)
-            await trio.to_thread.run_sync(remove_layer, directory)
-            await unpack_layer(directory, source, descriptor, diff_id, self._streams, progress)
-            index = await self._load_index(key, verify=False)
-            if index is None:
-                raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
-            _log.info(
-                "layer is unpacked whole",
-                extra={
-                    "reference": str(image.reference),
-                    "layer": str(descriptor.digest),
-                    "inodes": index.inode_count,
-                    "seconds": round(trio.current_time() - started, 3),
-                },
-            )
-        tar = TarOfBlob(str(descriptor.digest), source, descriptor.size, self._workers)
-        layer = self._opened_layer(key, descriptor, plain(descriptor), index, source, tar)
-        if fresh:  # every digest was computed from the bytes that were written
-            chunks = range(index.chunk_count)
-            layer.content.mark_ready([number for number in chunks if not index.chunk(number).is_hole])
+    async def _open(self, key: LayerKey, how: Callable[..., Awaitable[Layer]], *arguments: object) -> Layer:
+        layer = self._layers[key] = await how(key, *arguments)
         return layer
-
-    def _opened_layer(
-        self,
-        key: LayerKey,
-        descriptor: Descriptor,
-        lazy: LazyLayer,
-        index: TocIndex,
-        source: BlobSource,
-        pieces: ByteSource,
-    ) -> Layer:
-        """`pieces`: where chunks come from; the blob itself but for a plain layer."""
-        state = self._shared_state.region(key, state_bytes(index.chunk_count))
-        content = Content(
-            self._root.layer(key), size=index.content_size, chunk_count=index.chunk_count, state=state
-        )
-        content.grown = self._eviction.grew
-        chunks = ChunkFetcher(
-            str(descriptor.digest),
-            lazy.format,
-            index,
-            content,
-            pieces,
-            self._activity,
-            self._nursery,
-            self._workers,
-            self.memory,
-            self.loose,
-        )
-        layer = Layer(key, descriptor, lazy.format, index, content, source, chunks, self.loose)
-        self._layers[key] = layer
-        return layer
-
-    def _keep_index(self, path: Path, packed: bytes) -> TocIndex:
-        """A new index, written for the next daemon if the disk has room, and then mapped like any other."""
-        try:
-            write_atomically(path, packed)
-            with path.open("rb") as file:
-                return TocIndex(map_private_copy(file.fileno(), path.parent))
-        except OSError as error:
-            if not self._eviction.make_room(2 * len(packed)):
-                _log.warning("%s cannot be written: %s; it is made again by the next daemon", path, error.strerror)
-        except (FormatError, ValueError) as error:
-            _log.warning("%s was changed by somebody else: %s", path, error)
-        return TocIndex(packed, verify=False)
-
-    async def _load_index(self, key: LayerKey, *, verify: bool = True) -> TocIndex | None:
-        path = self._root.layer(key) / "index"
-
-        def load() -> TocIndex | None:
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return None
-            try:
-                return TocIndex(map_private_copy(descriptor, path.parent), verify=verify)
-            except (FormatError, ValueError) as error:
-                _log.warning("%s is damaged; it will be made again: %s", path, error)
-                path.unlink(missing_ok=True)
-                return None
-            finally:
-                os.close(descriptor)
-
-        return await trio.to_thread.run_sync(load, limiter=self._workers)
 
     async def _in_time(self, what: str, work: Callable[..., Awaitable[T]], *arguments: object) -> T:
         with trio.move_on_after(self._timeout):
