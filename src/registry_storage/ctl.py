@@ -1,38 +1,40 @@
 """The command ``registry-storagectl``."""
 
 import argparse
+import importlib
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 
 from . import __version__, logs
-from .commands import (
-    cache,
-    convert,
-    doctor,
-    explain,
-    images,
-    install,
-    look,
-    optimize,
-    repair,
-    settings,
-    status,
-    top,
-    upgrade,
-)
 from .errors import InvalidInputError, RegistryStorageError
 from .names import CONTROL
 
 _BARE = ("--zstd-chunked", "--zstdchunked")
+_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "convert": ("convert",),
+    "optimize": ("optimize",),
+    "look": ("inspect", "verify", "get-toc-digest"),
+    "explain": ("explain",),
+    "doctor": ("doctor",),
+    "settings": ("config",),
+    "status": ("status", "ls"),
+    "top": ("top",),
+    "install": ("install", "uninstall"),
+    "repair": ("repair",),
+    "upgrade": ("upgrade",),
+    "cache": ("cache",),
+    "images": ("add", "remove", "refresh", "list"),
+}
+"""Modules of `commands` and what each adds, in the order of --help."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line; with a known `command` only what it needs is loaded, since people wait for it."""
     parser = argparse.ArgumentParser(
         prog=CONTROL,
         description="Make images lazily pullable, look into them, and look after the daemon.",
@@ -40,19 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{CONTROL} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    convert.add_parser(commands)
-    optimize.add_parser(commands)
-    look.add_parsers(commands)
-    explain.add_parser(commands)
-    doctor.add_parser(commands)
-    settings.add_parser(commands)
-    status.add_parsers(commands)
-    top.add_parser(commands)
-    install.add_parsers(commands)
-    repair.add_parser(commands)
-    upgrade.add_parser(commands)
-    cache.add_parser(commands)
-    images.add_parsers(commands)
+    for module in [name for name, words in _COMMANDS.items() if command in words] or _COMMANDS:
+        importlib.import_module(f".commands.{module}", __package__).add_parsers(commands)
     return parser
 
 
@@ -60,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status: 0, 1 when it failed, 2 for misuse, 128 and the signal's number after one."""
     words = sys.argv[1:] if arguments is None else arguments
     # The kind is behind a "="; argparse would take SRC for it.
-    given = build_parser().parse_args([f"{word}=podman" if word in _BARE else word for word in words])
+    parser = build_parser(words[0] if words else None)
+    given = parser.parse_args([f"{word}=podman" if word in _BARE else word for word in words])
     logs.set_up("warning", "text")
     try:
         asked = given.read(given)

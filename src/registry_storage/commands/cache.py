@@ -15,7 +15,7 @@ from . import asking
 _Command = Callable[[ControlClient, argparse.Namespace], Awaitable[int]]
 
 
-def add_parser(commands: Any) -> None:
+def add_parsers(commands: Any) -> None:
     """The command `cache` with its own commands."""
     parser = commands.add_parser("cache", help="what the daemon keeps on disk: ls, prune, pin, unpin, verify")
     own = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -58,7 +58,7 @@ def platform(text: str) -> Platform:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "convert",

@@ -56,7 +56,7 @@ class Verdict:
     """The command that makes it lazy; empty when it is."""
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "explain",

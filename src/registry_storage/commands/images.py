@@ -7,16 +7,18 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..control.client import ControlClient
-from ..convert.report import Reporter
 from ..descriptor import Platform
 from ..errors import RegistryStorageError
 from ..flags import platform
 from ..logs import printable
 from . import asking
 from .progress import reporter
+
+if TYPE_CHECKING:
+    from ..convert.report import Reporter
 
 _OUTCOMES = {"unpacked": "unpacked", "lazy": "served lazily", "here": "already here"}
 
@@ -116,7 +118,7 @@ async def _each(
     return status
 
 
-async def _follow(asked: Arguments, lines: AsyncGenerator[Any, None], report: Reporter) -> None:
+async def _follow(asked: Arguments, lines: AsyncGenerator[Any, None], report: "Reporter") -> None:
     steps: dict[str, Callable[[int], None]] = {}
     async for line in lines:
         if "layer" not in line:

@@ -9,7 +9,7 @@ from typing import Any
 from . import asking
 
 
-def add_parser(commands: Any) -> None:
+def add_parsers(commands: Any) -> None:
     """The command `repair`."""
     parser = commands.add_parser(
         "repair", help="count again which layers podman uses",

@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 60.0
 AGAIN_SECONDS = 0.1
 
 
-def add_parser(commands: Any) -> None:
+def add_parsers(commands: Any) -> None:
     """The command `upgrade`."""
     parser = commands.add_parser(
         "upgrade", help="let the installed version take over, without an error for any reader",
