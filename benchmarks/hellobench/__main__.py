@@ -2,6 +2,7 @@
 
     python -m benchmarks.hellobench                                    everything: about an hour
     python -m benchmarks.hellobench --images redis --links 100m --samples 1      an answer in half a minute
+    python -m benchmarks.hellobench --links 100m --modes zstd,added-zstd         the layer store beside the image store
     python -m benchmarks.hellobench --daemon 'OTHER-STORE --root {root} {mountpoint}' --label other
     python -m benchmarks.hellobench --show FILE                        the tables of an earlier run
 
@@ -16,7 +17,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,11 +131,15 @@ def _parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for option, known in (("--images", WORKLOADS), ("--modes", plan.MODES), ("--links", plan.SPEEDS)):
-        names = list(known)
-        parser.add_argument(
-            option, type=_some_of(names), default=names, metavar="A,B", help=f"of {', '.join(names)} (default: all)"
-        )
+    choices: list[tuple[str, Collection[str], Collection[str]]] = [
+        ("--images", WORKLOADS, WORKLOADS),
+        ("--modes", plan.MODES, plan.USUAL_MODES),
+        ("--links", plan.SPEEDS, plan.SPEEDS),
+    ]
+    for option, known, usual in choices:
+        default = "all" if len(usual) == len(known) else f"all but {', '.join(n for n in known if n not in usual)}"
+        text = f"of {', '.join(known)} (default: {default})"
+        parser.add_argument(option, type=_some_of(list(known)), default=list(usual), metavar="A,B", help=text)
     parser.add_argument("--samples", type=int, default=5, metavar="N", help="of each combination (default: 5)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 16), help="of the order")
     parser.add_argument(

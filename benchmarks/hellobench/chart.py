@@ -14,6 +14,9 @@ _COLOURS = {
     "zstd": "#3b82c4",
     "estargz-optimized": "#7cc49a",
     "zstd-optimized": "#2e9e63",
+    "added-estargz": "#e3b37a",
+    "added-zstd": "#c9822e",
+    "added-zstd-optimized": "#8f5a1b",
 }
 _PHASES = (("pull_seconds", 1.0), ("create_seconds", 0.75), ("run_seconds", 0.5))
 """Stacked from the bottom, with their opacities."""

@@ -21,6 +21,8 @@ class Mode:
     """Empty: the plain gzip image."""
     lazy: bool = False
     """Through the store."""
+    added: bool = False
+    """Through the image store: `registry-storagectl add` instead of a pull."""
     partial: bool = False
     """podman's own partial pull, with podman 5.4 in the second Debian."""
 
@@ -46,8 +48,12 @@ MODES: Mapping[str, Mode] = {
         Mode("zstd", "zstd:chunked", "zstd", lazy=True),
         Mode("estargz-optimized", "eStargz, optimized", "estargz-optimized", lazy=True),
         Mode("zstd-optimized", "zstd:chunked, optimized", "zstd-optimized", lazy=True),
+        Mode("added-estargz", "eStargz, added", "estargz", lazy=True, added=True),
+        Mode("added-zstd", "zstd:chunked, added", "zstd", lazy=True, added=True),
+        Mode("added-zstd-optimized", "zstd:chunked, optimized, added", "zstd-optimized", lazy=True, added=True),
     )
 }
+USUAL_MODES = tuple(mode.name for mode in MODES.values() if not mode.added)
 
 
 @dataclass(frozen=True, slots=True)

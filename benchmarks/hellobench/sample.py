@@ -1,8 +1,10 @@
 """One sample: a container is started from nothing until it is ready, and everything is wiped again."""
 
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.hellobench.plan import Step
 from benchmarks.store import Store, Usage
+from lab import processes
 from lab.chroot import RunningDebian
 from lab.link import Link
 from lab.podman import Podman
@@ -68,7 +71,9 @@ class Bench:
     def _store(self, step: Step, home: Path, link: Link) -> AbstractContextManager[Store | None]:
         if not step.mode.lazy:
             return nullcontext()
-        return Store(self._command, home / "store", home / "mnt", link.host)
+        # Whoever is measured beside has no image store.
+        command = f"{self._command} --images {shlex.quote(str(home / 'images'))}" if step.mode.added else self._command
+        return Store(command, home / "store", home / "mnt", link.host)
 
     def _start(self, step: Step, link: Link, store: Store | None) -> Sample:
         with self._podman(step, link, store) as podman:
@@ -76,15 +81,19 @@ class Bench:
             before, link_before = store.usage() if store else Usage(0, 0), link.cpu_seconds()
             link.crossed()
             begin = time.monotonic()
-            podman.run("pull", "-q", image)
+            if step.mode.added:
+                assert store is not None
+                add(store, image)
+            else:
+                podman.run("pull", "-q", image)
             pulled = time.monotonic()
-            podman.run("create", "--name=bench", "--network=none", image, *step.workload.words)
+            podman.run("create", "--pull=never", "--name=bench", "--network=none", image, *step.workload.words)
             created = time.monotonic()
             run_until_ready(podman, "bench", step.workload.ready)
             ready = time.monotonic()
             crossed = link.crossed()
             used = store.usage() if store else Usage(0, 0)
-            if store and not podman.layers().lazy:
+            if store and not step.mode.added and not podman.layers().lazy:
                 raise ProgramError(f"podman took no layer from the store, whose log ends:\n{store.log_tail()}")
             return Sample(
                 image=step.workload.name,
@@ -107,7 +116,12 @@ class Bench:
             assert self._debian13 is not None
             podman = Podman(self._debian13.work / "bench", link.host, inside=self._debian13)
         else:
-            podman = Podman(self._scratch / "sample/podman", link.host, store=store.mountpoint if store else None)
+            podman = Podman(
+                self._scratch / "sample/podman",
+                link.host,
+                store=store.mountpoint if store and not step.mode.added else None,
+                images=self._scratch / "sample/images" if step.mode.added else None,
+            )
         with (podman.home / "storage.conf").open("a") as file:
             file.write(_PARTIAL_PULLS if step.mode.partial else _NO_PARTIAL_PULLS)
         try:
@@ -115,6 +129,13 @@ class Bench:
             yield podman
         finally:
             podman.close()
+
+
+def add(store: Store, image: str) -> None:
+    """`registry-storagectl add`, as a person says it."""
+    words = [sys.executable, "-m", "registry_storage.ctl", "add", "--root", os.fspath(store.root), image]
+    path = os.pathsep.join(path for path in sys.path if path)
+    processes.run(words, environment={"PYTHONPATH": path}, timeout_seconds=READY_SECONDS)
 
 
 def run_until_ready(podman: Podman, container: str, ready: str) -> None:
