@@ -30,7 +30,7 @@ ONLY_IN = {
     "opentelemetry": {"traces.py"},
     "httpx": {"registry", "control/client.py"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
-    "rich": {"commands/progress.py", "commands/status.py", "commands/top.py", "commands/top_view.py"},
+    "rich": {"commands/bars.py", "commands/status.py", "commands/top.py", "commands/top_view.py"},
 }
 KERNEL_OWNERS = {
     "chunk_digest": {"formats/verified.py"},
