@@ -7,36 +7,25 @@ socket pair nothing vanishes.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EAGAIN, EINTR, EIO, ENODEV, ENOENT, ENOSYS, EPIPE, EROFS, ESTALE, errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.errno cimport EAGAIN, EINTR, EIO, ENODEV, ENOENT, ENOSYS, EROFS, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from fuse_wire cimport *
 from index_view cimport open_view
+from lane_answer cimport STORE_BIT, answer, answer_statfs, is_for_store, is_whole
 from lane_content cimport BLOCKS, MISSING, read_content
-from lane_layer cimport *
+from lane_disk cimport Job, send_to_disk, wait_for_disk
+from lane_layer cimport Layer, inode_of
 from lane_parking cimport *
 from lane_signals cimport was_killed
-from lane_table cimport Table, find_layer, free_table, make_table, publish
+from lane_state cimport *
+from lane_table cimport find_layer, free_table, make_table, publish
 from lane_watch cimport *
 
 cdef extern from "<unistd.h>" nogil:
-    ssize_t read(int fd, void *buffer, size_t size)
-    ssize_t write(int fd, const void *buffer, size_t size)
     int close(int fd)
-
-cdef extern from "<sys/statvfs.h>" nogil:
-    struct statvfs_t "statvfs":
-        unsigned long f_bsize, f_frsize
-        uint64_t f_blocks, f_bfree, f_bavail, f_files, f_ffree
-    int fstatvfs(int fd, statvfs_t *found)
-
-cdef extern from *:
-    """
-    #define STORE_BIT 0x80000000u
-    """
-    const uint32_t STORE_BIT     # in the upper half of a node: a chain, which is the store's
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -46,7 +35,6 @@ cdef extern from "<time.h>" nogil:
     const int CLOCK_MONOTONIC
 
 cdef enum:
-    HEADER = 16                  # sizeof(fuse_out_header)
     REQUEST_BYTES = 64 << 10     # the largest request: we take no writes
     LOOK_MS = 200                # how often to look whether a process that got a signal while it waited was killed
     MAX_TRIES = 4                # of a read whose chunks are taken away again before it comes to them
@@ -65,106 +53,6 @@ cdef enum:                       # what is waited for
     PYTHON
     DISK
     EVENTS
-
-cdef struct Job:                 # a read that must wait for the disk
-    Layer *layer
-    uint64_t unique
-    uint64_t node
-    uint64_t offset
-    uint32_t size
-    uint32_t pid
-
-cdef struct Counts:
-    uint64_t answered
-    uint64_t read_bytes
-    uint64_t forwarded
-    uint64_t parked
-    uint64_t blocked
-
-cdef struct State:
-    int device, libfuse, python, stop, root
-    int to_disk, from_disk       # ends of pipes: jobs out, and those that Python must see back
-    bint every_read              # Python wants to see every read first
-    Table table
-    Parking parking
-    char *request
-    size_t request_size          # a request that libfuse's socket had no room for yet; 0: none
-    char *reply
-    size_t capacity              # bytes of a reply
-    Counts counts
-
-
-cdef void send_reply(int device, uint64_t unique, int64_t result, char *reply) noexcept nogil:
-    """`reply` has the payload after room for the header. What the kernel refuses is a reply to what is gone."""
-    cdef fuse_out_header header
-    header.unique = unique
-    header.error = <int32_t>result if result < 0 else 0
-    header.len = HEADER + (<uint32_t>result if result > 0 else 0)
-    memcpy(reply, &header, HEADER)
-    write(device, reply, header.len)
-
-
-cdef int64_t answer_statfs(int root, char *out) noexcept nogil:
-    """The file system that holds the cache."""
-    cdef statvfs_t found
-    cdef fuse_statfs_out reply
-    if fstatvfs(root, &found) != 0:
-        return -EIO
-    memset(&reply, 0, sizeof(reply))
-    reply.st.blocks, reply.st.bfree, reply.st.bavail = found.f_blocks, found.f_bfree, found.f_bavail
-    reply.st.files, reply.st.ffree = found.f_files, found.f_ffree
-    reply.st.bsize, reply.st.frsize, reply.st.namelen = <uint32_t>found.f_bsize, <uint32_t>found.f_frsize, 255
-    memcpy(out, &reply, sizeof(reply))
-    return sizeof(reply)
-
-
-cdef int64_t answer(State *state, Layer *layer, const char *request, size_t size, bint first) noexcept nogil:
-    """The answer to a request for a layer: bytes in `state.reply` behind the header, MISSING, BLOCKS or an errno."""
-    cdef const fuse_in_header *header = <const fuse_in_header *>request
-    cdef const char *body = request + sizeof(fuse_in_header)
-    cdef size_t length = size - sizeof(fuse_in_header)
-    cdef const fuse_read_in *read_in = <const fuse_read_in *>body
-    cdef const Inode *inode = inode_of(layer, header.nodeid)
-    cdef char *out = state.reply + HEADER
-    cdef size_t room = state.capacity - HEADER
-    cdef uint32_t opcode = header.opcode
-    cdef size_t fixed
-    if inode == NULL:
-        return -ESTALE
-    if opcode == FUSE_READ or opcode == FUSE_READDIR or opcode == FUSE_READDIRPLUS:
-        if length < sizeof(fuse_read_in):
-            return -EIO
-        room = min(room, <size_t>read_in.size)
-        if opcode != FUSE_READ:
-            return answer_readdir(
-                layer, inode, header.nodeid, read_in.offset, opcode == FUSE_READDIRPLUS, out, room)
-        if first and state.every_read:
-            return MISSING
-        return read_content(layer, inode, read_in.offset, <uint32_t>room, False, out)
-    if opcode == FUSE_LOOKUP:
-        return answer_lookup(layer, inode, body, length, out)
-    if opcode == FUSE_GETATTR:
-        return answer_getattr(inode, header.nodeid, out)
-    if opcode == FUSE_READLINK:
-        return answer_readlink(layer, inode, out, room)
-    # GETXATTR and LISTXATTR begin alike.
-    fixed = sizeof(fuse_getxattr_in)
-    if length < fixed:
-        return -EIO
-    if opcode == FUSE_LISTXATTR:
-        return answer_listxattr(layer, inode, (<const fuse_getxattr_in *>body).size, out, room)
-    return answer_getxattr(
-        layer, inode, body + fixed, length - fixed, (<const fuse_getxattr_in *>body).size, out, room)
-
-
-cdef bint send_to_disk(State *state, Layer *layer, const char *request) noexcept nogil:
-    """Leave a read to a thread that may wait; False: they have enough to do."""
-    cdef const fuse_in_header *header = <const fuse_in_header *>request
-    cdef const fuse_read_in *read_in = <const fuse_read_in *>(request + sizeof(fuse_in_header))
-    cdef Job job
-    job.layer, job.unique, job.node, job.pid = layer, header.unique, header.nodeid, header.pid
-    job.offset, job.size = read_in.offset, read_in.size
-    return write(state.to_disk, &job, sizeof(job)) == sizeof(job)
 
 
 cdef int64_t settle(State *state, const char *request, size_t size, bint first) noexcept nogil:
@@ -238,14 +126,16 @@ cdef Ending take_request(State *state) noexcept nogil:
     cdef ssize_t got = read(state.device, state.request, REQUEST_BYTES)
     cdef fuse_in_header *header = <fuse_in_header *>state.request
     cdef fuse_read_in *read_in = <fuse_read_in *>(state.request + sizeof(fuse_in_header))
-    cdef uint32_t opcode, above
+    cdef const char *body = state.request + sizeof(fuse_in_header)
+    cdef uint32_t opcode
+    cdef size_t length
     if got < 0:
         if errno == EAGAIN or errno == EINTR or errno == ENOENT:  # ENOENT: the request was interrupted
             return GO_ON
         return UNMOUNTED if errno == ENODEV else FAILED
     if got < <ssize_t>sizeof(fuse_in_header):
         return UNMOUNTED if got == 0 else FAILED
-    opcode, above = header.opcode, <uint32_t>(header.nodeid >> 32)
+    opcode, length = header.opcode, <size_t>got - sizeof(fuse_in_header)
     if opcode == FUSE_FORGET or opcode == FUSE_BATCH_FORGET:
         return GO_ON             # nothing is kept for the kernel
     if opcode == FUSE_OPEN or opcode == FUSE_OPENDIR or opcode == FUSE_FLUSH:
@@ -255,15 +145,19 @@ cdef Ending take_request(State *state) noexcept nogil:
         send_reply(state.device, header.unique, answer_statfs(state.root, state.reply + HEADER), state.reply)
         return GO_ON
     if opcode == FUSE_INTERRUPT:
-        interrupt(state, (<fuse_interrupt_in *>read_in).unique)
+        if length >= sizeof(fuse_interrupt_in):
+            interrupt(state, (<fuse_interrupt_in *>read_in).unique)
         return GO_ON
-    if above == 0 or above & STORE_BIT:
+    if is_for_store(header, body, length):
         if opcode == FUSE_READ or opcode == FUSE_READDIR or opcode == FUSE_READDIRPLUS:
             read_in.fh = header.nodeid   # nothing was opened, and pyfuse3 sees only the handle
         state.request_size = <size_t>got
         return forward(state)
     if not asks_index(opcode):
         send_reply(state.device, header.unique, -EROFS if would_change(opcode) else -ENOSYS, state.reply)
+        return GO_ON
+    if not is_whole(opcode, body, length):
+        send_reply(state.device, header.unique, -EIO, state.reply)
         return GO_ON
     if settle(state, state.request, <size_t>got, True) == MISSING:
         state.counts.parked += 1
@@ -306,10 +200,10 @@ cdef Ending take_answers(State *state) noexcept nogil:
         if said.slot >= SLOTS:
             return FAILED
         slot = &state.parking.slots[said.slot]
-        if slot.state == SLOT_INTERRUPTED or slot.state == SLOT_ASKED and slot.unique != said.unique:
-            free_slot(&state.parking, said.slot)
-        elif slot.state != SLOT_ASKED:
-            return FAILED
+        if slot.state == SLOT_INTERRUPTED or slot.state == SLOT_ASKED and slot.unique == 0:
+            free_slot(&state.parking, said.slot)     # its reader was killed
+        elif slot.state != SLOT_ASKED or slot.unique != said.unique:
+            return FAILED        # nobody asked that, and a request must not be forgotten
         elif said.error:
             if said.error > 0:
                 send_reply(state.device, said.unique, -said.error, state.reply)
@@ -418,36 +312,16 @@ cdef Ending serve(State *state) noexcept nogil:
     return ending
 
 
-cdef void wait_for_disk(State *state, int jobs, int back, char *reply) noexcept nogil:
-    """Reads that must wait for the disk, until the pipe of jobs is closed."""
-    cdef Job job
-    cdef int64_t result
-    cdef ssize_t got
-    while True:
-        got = read(jobs, &job, sizeof(job))
-        if got < 0 and errno == EINTR:
-            continue
-        if got != sizeof(job):
-            return
-        result = read_content(
-            job.layer, inode_of(job.layer, job.node), job.offset,
-            min(job.size, <uint32_t>(state.capacity - HEADER)), True, reply + HEADER,
-        )
-        if result == MISSING:
-            while write(back, &job, sizeof(job)) < 0 and errno == EINTR:
-                pass
-        else:
-            send_reply(state.device, job.unique, result, reply)
-
-
 cdef class Lane:
     """See the stub."""
 
     cdef State state
     cdef list kept               # what the published layers' memory belongs to
+    cdef bint first_reads
 
-    def __cinit__(self, int root, size_t capacity, bint every_read):
+    def __cinit__(self, int root, size_t capacity, bint every_read, bint first_reads=False):
         self.kept = []
+        self.first_reads = first_reads
         self.state.root, self.state.every_read = root, every_read
         self.state.capacity = capacity
         self.state.request = <char *>malloc(REQUEST_BYTES)
@@ -479,6 +353,10 @@ cdef class Lane:
         kept.layer.state = <uint8_t *>kept.state.buf
         kept.layer.verified = kept.layer.state + 64
         kept.layer.touched = kept.layer.state + 64 + bits
+        if self.first_reads:
+            kept.layer.seen = <uint8_t *>calloc((<size_t>kept.layer.index.header.inode_count + 7) // 8, 1)
+            if kept.layer.seen == NULL:
+                raise MemoryError
         self.kept.append(kept)
         if not publish(&self.state.table, number, kept.layer):
             raise MemoryError
@@ -531,4 +409,6 @@ cdef class _KeptLayer:
             PyBuffer_Release(&self.index)
         if self.held > 1:
             PyBuffer_Release(&self.state)
+        if self.layer != NULL:
+            free(self.layer.seen)
         free(self.layer)

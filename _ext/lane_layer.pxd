@@ -26,10 +26,25 @@ cdef struct Layer:
     uint8_t *state               # memory shared with the cache: see cache/content.py
     const uint8_t *verified      # in it: a bit per chunk
     uint8_t *touched             # in it: a byte per eight chunks, set when one of them was served
+    uint8_t *seen                # a bit per entry whose first read Python has seen; NULL: it need not see any
 
 
 cdef inline uint64_t node_of(const Layer *layer, uint64_t inode) noexcept nogil:
     return <uint64_t>layer.number << 32 | (inode + 1)
+
+
+cdef inline bint is_first_read(const Layer *layer, const Inode *inode) noexcept nogil:
+    """Python wants to see this read, and none of this file afterwards. Called by the lane's thread only."""
+    cdef size_t number
+    cdef uint8_t bit
+    if layer.seen == NULL:
+        return False
+    number = <size_t>(inode - layer.index.inodes)
+    bit = <uint8_t>(1 << (number & 7))
+    if layer.seen[number >> 3] & bit:
+        return False
+    layer.seen[number >> 3] |= bit
+    return True
 
 
 cdef inline const Inode *inode_of(const Layer *layer, uint64_t node) noexcept nogil:
@@ -66,13 +81,13 @@ cdef inline void fill_entry(const Inode *inode, uint64_t node, fuse_entry_out *e
 cdef inline int64_t answer_lookup(
     const Layer *layer, const Inode *directory, const char *name, size_t length, char *out
 ) noexcept nogil:
-    """LOOKUP; that there is no such name is an answer too, which the kernel keeps."""
+    """LOOKUP of a name with its NUL; that there is no such name is an answer too, which the kernel keeps."""
     cdef fuse_entry_out entry
     cdef uint32_t child = 0
     cdef int found
     if not is_type(directory, TYPE_DIRECTORY):
         return -ENOTDIR
-    if length == 0 or name[length - 1] != 0 or not names_fit(&layer.index, directory):
+    if not names_fit(&layer.index, directory):
         return -EIO
     found = find_child(&layer.index, directory, <const uint8_t *>name, length - 1, &child)
     if found < 0 or child >= layer.index.header.inode_count:
@@ -118,11 +133,12 @@ cdef inline int64_t sized(uint32_t asked, uint64_t length, char *out) noexcept n
 cdef inline int64_t answer_getxattr(
     const Layer *layer, const Inode *inode, const char *name, size_t length, uint32_t asked, char *out, size_t size
 ) noexcept nogil:
+    """GETXATTR of a name with its NUL."""
     cdef XattrCursor cursor
     cdef Xattr xattr
     cdef int got
     cdef int64_t reply
-    if length == 0 or name[length - 1] != 0 or not start_xattrs(&layer.index, inode, &cursor):
+    if not start_xattrs(&layer.index, inode, &cursor):
         return -EIO
     while True:
         got = next_xattr(&layer.index, &cursor, &xattr)

@@ -22,6 +22,7 @@ cdef enum:
 
 cdef struct Table:
     Layer ***leaves              # never moved; pages that no number touches take no memory
+    uint32_t used                # leaves from here on are NULL
 
 
 cdef inline bint make_table(Table *table) noexcept:
@@ -37,6 +38,7 @@ cdef inline bint publish(Table *table, uint32_t number, Layer *layer) noexcept:
         if leaf == NULL:
             return False
         store_leaf(&table.leaves[number >> LEAF_BITS], leaf)
+        table.used = max(table.used, (number >> LEAF_BITS) + 1)
     store_layer(&leaf[number & (LEAF_LAYERS - 1)], layer)
     return True
 
@@ -50,6 +52,6 @@ cdef inline Layer *find_layer(Table *table, uint32_t number) noexcept nogil:
 cdef inline void free_table(Table *table) noexcept:
     cdef size_t i
     if table.leaves != NULL:
-        for i in range(<size_t>LEAVES):
+        for i in range(<size_t>table.used):
             free(table.leaves[i])
         free(table.leaves)

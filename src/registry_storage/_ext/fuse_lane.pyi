@@ -4,10 +4,11 @@ from typing import TypeAlias
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
 class Lane:
-    def __init__(self, root: int, capacity: int, every_read: bool) -> None:
+    def __init__(self, root: int, capacity: int, every_read: bool, first_reads: bool = False) -> None:
         """`root`: a descriptor on the file system that STATFS describes. `capacity`: bytes of the largest reply.
 
-        `every_read`: the other side of `python` sees every read before it is answered.
+        `every_read`: the other side of `python` sees every read before it is answered. `first_reads`: it sees the
+        first one of each file.
         """
 
     def add_layer(self, number: int, index: Buffer, content: int, state: Buffer, chunk_count: int) -> None:
