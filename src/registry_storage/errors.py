@@ -25,9 +25,16 @@ RegistryStorageError
 Messages say what, which, wanted and got. They never hold credentials or the query of a URL.
 """
 
+from collections.abc import Mapping
+
 
 class RegistryStorageError(Exception):
-    """Any failure that this package reports on purpose."""
+    """Any failure that this package reports on purpose.
+
+    ``about`` is what a log says beside the message, where somebody knew: ``reference``, ``layer``, ``seconds``.
+    """
+
+    about: Mapping[str, object] = {}
 
 
 class InvalidInputError(RegistryStorageError, ValueError):

@@ -45,5 +45,5 @@ def test_a_number_that_does_not_fit_is_refused() -> None:
 
 
 def test_a_number_that_was_never_given_is_refused() -> None:
-    with pytest.raises(ValueError, match="9 is not a valid Kind"):
-        parse_node(9 << 28)
+    with pytest.raises(ValueError, match="10 is not a valid Kind"):
+        parse_node(10 << 28)

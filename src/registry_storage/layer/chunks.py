@@ -2,8 +2,10 @@
 
 import enum
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
+from typing import NamedTuple
 
 import trio
 
@@ -59,6 +61,13 @@ class _Pending:
         """What it was brought along with."""
 
 
+class LastError(NamedTuple):
+    """When (seconds since 1970) and why something could not be had."""
+
+    seconds: float
+    message: str
+
+
 class ChunkFetcher:
     """The missing chunks of one layer. Everything but decoding and hashing runs in the event loop's thread."""
 
@@ -86,8 +95,14 @@ class ChunkFetcher:
         self._nursery = nursery
         self._workers = workers
         self._pending: dict[int, _Pending] = {}
+        self.last_error: LastError | None = None
         self._damage_told_until = self._unwritten_told_until = -1.0
         self._ahead = ReadAhead(index, self._chunk, self._is_absent)
+
+    def note_error(self, error: Exception) -> None:
+        """Remember why something could not be had."""
+        if not isinstance(error, GaveWayError):
+            self.last_error = LastError(time.time(), str(error) or type(error).__name__)
 
     async def ensure(self, first: int, end: int) -> None:
         """Return when chunks `first` to `end` (exclusive) are ready; for readers.
@@ -326,6 +341,7 @@ class ChunkFetcher:
                         "layer %s: %s: bytes %d to %d of the blob cannot be fetched: %s",
                         self._name, self._path(chunks[0]), arrival.offset, arrival.offset + arrival.size, error,
                     )  # fmt: skip
+                    self.note_error(error)
                 self._finish([chunk.number for chunk in chunks], error)
                 return error
         return None
@@ -358,6 +374,7 @@ class ChunkFetcher:
             if error is None:
                 continue
             metrics.REFUSED_CHUNKS.inc()
+            self.note_error(error)
             _log.error(
                 "layer %s: %s: chunk %d (blob offset %d) is refused: %s",
                 self._name, self._path(chunk), chunk.number, chunk.blob_offset, error,

@@ -74,23 +74,26 @@ class Opener:
         source = BlobSource()
         blob = self._registry.open_blob(image.reference, descriptor)
         source.offer(image.reference.name, blob)
+        started = trio.current_time()
         index = await self._load_index(key)
+        found = index is not None
         if index is None:
-            started = trio.current_time()
             packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
             index = self._keep_index(directory / "index", packed)
             del packed
             give_back_memory()
-            _log.info(
-                "layer is served lazily",
-                extra={
-                    "reference": str(image.reference),
-                    "layer": str(descriptor.digest),
-                    "format": lazy.format.name,
-                    "inodes": index.inode_count,
-                    "seconds": round(trio.current_time() - started, 3),
-                },
-            )
+        _log.info(
+            "layer is served lazily",
+            extra={
+                "reference": str(image.reference),
+                "layer": str(descriptor.digest),
+                "toc": str(lazy.toc_digest),
+                "format": lazy.format.name,
+                "found": "on disk" if found else "at the registry",
+                "inodes": index.inode_count,
+                "seconds": round(trio.current_time() - started, 3),
+            },
+        )
         return self._opened_layer(key, descriptor, lazy, index, source, source)
 
     async def open_plain(
@@ -103,10 +106,10 @@ class Opener:
         directory = self._root.layer(key)
         source = BlobSource()
         source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
+        started = trio.current_time()
         index = await self._load_index(key)
         fresh = index is None
         if index is None:
-            started = trio.current_time()
             position = image.manifest.layers.index(descriptor)
             diff_id = await self._images.diff_id(image, position)
             await trio.to_thread.run_sync(remove_layer, directory)
@@ -114,15 +117,16 @@ class Opener:
             index = await self._load_index(key, verify=False)
             if index is None:
                 raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
-            _log.info(
-                "layer is unpacked whole",
-                extra={
-                    "reference": str(image.reference),
-                    "layer": str(descriptor.digest),
-                    "inodes": index.inode_count,
-                    "seconds": round(trio.current_time() - started, 3),
-                },
-            )
+        _log.info(
+            "layer is unpacked whole",
+            extra={
+                "reference": str(image.reference),
+                "layer": str(descriptor.digest),
+                "found": "at the registry" if fresh else "on disk",
+                "inodes": index.inode_count,
+                "seconds": round(trio.current_time() - started, 3),
+            },
+        )
         tar = TarOfBlob(str(descriptor.digest), source, descriptor.size, self._workers)
         layer = self._opened_layer(key, descriptor, plain(descriptor), index, source, tar)
         if fresh:  # every digest was computed from the bytes that were written

@@ -1,7 +1,8 @@
 """All layers that are known: from a path of the store to a layer that can be read."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -145,6 +146,10 @@ class Pool:
         known = self._ledger.link(text, name_digest)
         if known is not None:
             return known
+        with _about(text, name_digest):
+            return await self._new_link(text, name_digest)
+
+    async def _new_link(self, text: str, name_digest: Digest) -> Link:
         image = self._images.known(text)
         found = self._find(image, name_digest) if image else None
         if image is None or found is None:
@@ -203,6 +208,10 @@ class Pool:
         layer = self._by_number.get(link.number)
         if layer is not None:
             return layer
+        with _about(link.reference, link.layer_digest):
+            return await self._open_link(link)
+
+    async def _open_link(self, link: Link) -> Layer:
         image = await self.image_of(link)
         _, descriptor, lazy = image.part(link)
         known = LayerKey(descriptor.digest, lazy.toc_digest) in self._layers
@@ -374,3 +383,15 @@ class Pool:
             raise
         self._failures.pop(key, None)
         return result
+
+
+@contextmanager
+def _about(reference: str, layer: Digest) -> Iterator[None]:
+    """Errors know which layer is not served for them, and how long that took to find out."""
+    started = trio.current_time()
+    try:
+        yield
+    except RegistryStorageError as error:
+        seconds = round(trio.current_time() - started, 3)
+        error.about = {"reference": reference, "layer": str(layer), "seconds": seconds}
+        raise

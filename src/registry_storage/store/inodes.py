@@ -29,6 +29,10 @@ class Kind(enum.IntEnum):
     """``layer``, a symbolic link to ``diff``."""
     INFO = 6
     BLOB = 7
+    STATE = 8
+    """``diff/.registry-storage/``, which no listing shows."""
+    STATE_DOCUMENT = 9
+    """``diff/.registry-storage/<layer digest>.json``"""
 
 
 class StoreNode(NamedTuple):

@@ -21,7 +21,7 @@ from .. import metrics, traces
 from .._ext import fuse_lane
 from ..errors import RegistryStorageError, UnavailableError
 from ..layer.layer import Layer
-from . import kernel
+from . import accesses, kernel
 from .errnos import EXPECTED, errno_of
 from .reasons import Reasons
 from .recorder import Recorder
@@ -64,9 +64,13 @@ class Lane:
     """One for the process; its thread runs in `serve`."""
 
     def __init__(self, root: Path, read_timeout_seconds: float, *, every_read: bool) -> None:
-        """`every_read`: a recorder will want to see reads that the lane could answer alone."""
+        """`every_read`: a recorder will want to see reads that the lane could answer alone.
+
+        Where the log wants to know of accesses, the first read of each file comes here, too.
+        """
+        self._accesses = accesses.Accesses() if accesses.are_told() else None
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._lane = fuse_lane.Lane(self._root, kernel.MAX_READ + _HEADER_BYTES, every_read)
+        self._lane = fuse_lane.Lane(self._root, kernel.MAX_READ + _HEADER_BYTES, every_read, self._accesses is not None)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._timeout = read_timeout_seconds
         self._recorder: Recorder | None = None
@@ -191,12 +195,15 @@ class Lane:
     ) -> bytes | None:
         """Have the bytes of a read where the lane finds them; or return them, when the disk cannot take them."""
         inode, started = (node & 0xFFFFFFFF) - 1, trio.current_time()
+        if self._accesses is not None:
+            self._accesses.note(layer, inode, pid)
         try:
             with trio.fail_after(self._timeout):
                 length = await self._bring_patiently(layer, inode, offset, size, again=again)
             path = layer.index.path(inode).decode("utf-8", "backslashreplace")
             metrics.remember_read(trio.current_time() - started, f"/{path}", str(layer.key.layer_digest))
         except (RegistryStorageError, OSError, trio.TooSlowError) as error:
+            layer.chunks.note_error(error)
             now = trio.current_time()
             if now - started >= LONG_SECONDS and size > PAGE_BYTES:
                 if len(self._failures) >= MAX_FAILURES:

@@ -6,6 +6,8 @@ What is below ``diff`` belongs to the lane, which answers from the layer itself.
         manifest, config                       its documents
         <layer digest or TOC digest>/          a link to one of its layers
             diff/                              the extracted layer
+                .registry-storage/             never listed
+                    <layer digest>.json        how much of the layer is here
             layer -> diff                      the name that the originating design gave it
             info                               what containers-storage wants to know of it
             blob                               the layer as it is in the registry
@@ -16,6 +18,7 @@ What is below ``diff`` belongs to the lane, which answers from the layer itself.
 import base64
 import binascii
 import re
+import time
 from collections.abc import Sequence
 
 from ..cache.ledger import Image, Ledger, Link
@@ -26,7 +29,7 @@ from ..layer.pool import Pool
 from ..layer.whole_blob import WholeBlobs
 from ..podman.graph_roots import graph_roots_of
 from ..reference import Reference
-from . import chain
+from . import chain, layer_state
 from .attributes import Stat, directory_stat, document_stat, file_stat, layer_stat, symlink_stat
 from .info import build_info
 from .inodes import ChainNode, Kind, LayerNode, StoreNode, chain_node, layer_node, parse_node, store_node
@@ -60,6 +63,7 @@ class Tree:
         self._ledger = ledger
         self._blobs = blobs
         self._chains: dict[int, chain.Chain] = {}
+        self._states = layer_state.LayerStates()
 
     # Names
 
@@ -70,6 +74,8 @@ class Tree:
             merged = await self._chain(parent.number)
             serial = merged.lookup(parent.serial, name)
             return None if serial is None else self._chain_stat(merged, parent.number, serial)
+        if isinstance(parent, LayerNode) and parent.inode == 0 and name == layer_state.NAME:
+            return await self._state(parent.number)
         return await self.stat(await self._store_child(_own(parent), name))
 
     async def _store_child(self, parent: StoreNode, name: bytes) -> int:
@@ -94,6 +100,8 @@ class Tree:
                 return chain_node(parent.number, (await self._chain(parent.number)).root)
             if name in kinds:
                 return store_node(kinds[name], parent.number)
+        elif parent.kind is Kind.STATE and name == layer_state.document_name(await self._layer(parent.number)):
+            return store_node(Kind.STATE_DOCUMENT, parent.number)
         raise NoSuchNodeError(f"no {name[:200]!r} here")
 
     async def children(self, node: int, start: int) -> Listing:
@@ -119,6 +127,9 @@ class Tree:
             await self._layer(parent.number)
             entries = [(b"diff", layer_node(parent.number, 0))]
             entries += [(name, store_node(kind, parent.number)) for name, kind in _LINK_FILES]
+        elif parent.kind is Kind.STATE:
+            name = layer_state.document_name(await self._layer(parent.number))
+            entries = [(name, store_node(Kind.STATE_DOCUMENT, parent.number))]
         return entries[start:]
 
     # Attributes
@@ -132,7 +143,9 @@ class Tree:
         if isinstance(parsed, ChainNode):
             return self._chain_stat(await self._chain(parsed.number), parsed.number, parsed.serial)
         kind, number = parsed
-        if kind in (Kind.ROOT, Kind.IMAGE, Kind.LINK):
+        if kind is Kind.STATE_DOCUMENT:  # always of another time, so the kernel never believes what it kept
+            return document_stat(node, layer_state.DOCUMENT_BYTES, time.time_ns())
+        if kind in (Kind.ROOT, Kind.IMAGE, Kind.LINK, Kind.STATE):
             return directory_stat(node, self._ledger.changed_ns)
         if kind is Kind.LAYER_NAME:
             return symlink_stat(node, LAYER_TARGET)
@@ -166,6 +179,9 @@ class Tree:
         """Up to `size` bytes of a file from `offset`."""
         parsed = parse_node(node)
         if isinstance(parsed, StoreNode):
+            if parsed.kind is Kind.STATE_DOCUMENT:
+                document = await self._states.document(await self._layer(parsed.number))
+                return document[offset : offset + size]
             if parsed.kind is Kind.BLOB:
                 layer = await self._layer(parsed.number)
                 return await self._blobs.read(layer, offset, size)
@@ -218,6 +234,14 @@ class Tree:
         if isinstance(node, ChainNode):
             return (await self._chain(node.number)).locate(node.serial)
         raise NoSuchNodeError(f"layer {node.number}: its entries are the lane's")
+
+    async def _state(self, number: int) -> Stat:
+        """The state's directory, unless the layer has something of that name itself."""
+        index = (await self._layer(number)).index
+        own = index.lookup(0, layer_state.NAME)
+        if own is None:
+            return await self.stat(store_node(Kind.STATE, number))
+        return layer_stat(layer_node(number, own), index.attributes(own))
 
     async def _layer(self, number: int) -> Layer:
         return self._pool.peek(number) or await self._pool.layer_by_number(number)
