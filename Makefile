@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMPS := .stamps
 KERNEL_SOURCES := setup.py $(wildcard _ext/*.pyx _ext/*.pxd _ext/*.pxi _ext/*.h)
 
-.PHONY: help install build lint types unit lab interop test bench hellobench serve-bench demo wheels pages docs clean
+.PHONY: sanitize help install build lint types unit lab interop test bench hellobench serve-bench demo wheels pages docs clean
 
 help:
 	@echo 'make test     install what is missing, build, lint, check types, run every test (root; first time: minutes)'
@@ -30,6 +30,7 @@ help:
 	echo 'make lint     ruff'
 	echo 'make types    mypy'
 	echo 'make unit     the tests that need neither root nor other programs'
+	echo 'make sanitize the same with kernels that watch their own memory; OPTIONS="tests/fuzz -k lane" runs a part'
 	echo 'make lab      the images and the second Debian that the interop tests need'
 	echo 'make interop  the tests with real podmans, registries and other tools'\'' images (root)'
 	echo 'make wheels   wheels with their libraries inside, tried in a clean Debian (root)'
@@ -67,6 +68,9 @@ types: build
 
 unit: build
 	$(BIN)/pytest -q --ignore tests/interop --ignore tests/mount
+
+sanitize: build
+	@$(BIN)/python -m lab.sanitize $(OPTIONS)
 
 lab: build
 	@if [ "$$(id -u)" != 0 ]; then echo 'The laboratory is made by root.' >&2; exit 1; fi
