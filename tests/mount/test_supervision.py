@@ -115,6 +115,21 @@ def test_readers_do_not_notice_that_the_worker_is_killed(
     assert "ended by SIGKILL; the next one starts" in daemon.log_text()
 
 
+def test_the_read_ahead_is_set_without_asking_the_mount(daemon: Daemon) -> None:
+    """A killed worker that waits for its own answer would never end, and the next one waits for that end."""
+    daemon.start()
+    worker, device = worker_of(daemon), daemon.mountpoint.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        program = "import sys, pathlib; from registry_storage.store import kernel\n"
+        program += "kernel.set_read_ahead(pathlib.Path(sys.argv[1]), 2048)"
+        subprocess.run([sys.executable, "-c", program, daemon.mountpoint], check=True, timeout=PATIENCE_SECONDS)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert setting.read_text() == "2048\n"
+
+
 def test_a_new_worker_takes_over_without_an_error(daemon: Daemon, image: BuiltImage) -> None:
     daemon.start()
     assert daemon.process is not None

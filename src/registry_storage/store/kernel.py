@@ -196,9 +196,17 @@ def synthetic_init(handshake: Handshake) -> bytes:
 
 
 def set_read_ahead(mountpoint: Path, kib: int) -> None:
-    """Set the kernel's read-ahead for the mount; without the right to do so it stays as it is."""
-    device = mountpoint.stat().st_dev
-    setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    """Set the kernel's read-ahead for the mount; without the right to do so it stays as it is.
+
+    Nothing is asked of the mount itself: a worker that is killed while it waits for its own answer never ends, and
+    the next one, who would answer, is waiting for that end.
+    """
+    wanted = os.fsencode(mountpoint.parent.resolve() / mountpoint.name)
+    device = [number for number, place, _ in _mounts() if place == wanted][-1:]
+    if not device:
+        _log.debug("%s: not mounted here", mountpoint)
+        return
+    setting = Path(f"/sys/class/bdi/{device[0]}/read_ahead_kb")
     try:
         setting.write_text(str(kib))
     except OSError as error:
@@ -279,8 +287,17 @@ def _replace_dead_mount(mountpoint: Path) -> None:
         unmount(mountpoint)
         return
     wanted = os.fsencode(mountpoint.resolve())
+    for _, place, after in _mounts():
+        if place == wanted and after[0].startswith("fuse"):
+            raise MountError(f"mount point {mountpoint}: {after[1]} is mounted there and alive")
+
+
+def _mounts() -> list[tuple[str, bytes, list[str]]]:
+    """What is mounted where, the newest last: device (major:minor), place; type, source and options."""
+    found = []
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         before, _, after = line.partition(b" - ")
-        place = before.split()[4].decode("unicode_escape").encode("latin-1")
-        if place == wanted and after.split()[0].startswith(b"fuse"):
-            raise MountError(f"mount point {mountpoint}: {after.split()[1].decode()} is mounted there and alive")
+        fields = before.split()
+        place = fields[4].decode("unicode_escape").encode("latin-1")
+        found.append((fields[2].decode(), place, after.decode(errors="replace").split()))
+    return found
