@@ -1,6 +1,7 @@
 """The control socket of a running daemon."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.fakes.images import File, build_layer, put_image
 from tests.fakes.registry import FakeRegistry
 
 from .conftest import Daemon
+from .test_supervision import worker_of
 
 
 async def test_status_tells_what_is_served_and_how_much_of_it_is_here(daemon: Daemon, registry: FakeRegistry) -> None:
@@ -49,6 +51,7 @@ def test_the_socket_is_private_and_gone_after_a_stop(daemon: Daemon, tmp_path: P
 
 def test_a_socket_that_a_killed_daemon_left_is_replaced(daemon: Daemon) -> None:
     daemon.start()
+    os.kill(worker_of(daemon), signal.SIGSTOP)  # or it may see that its supervisor is gone, and clean up
     daemon.stop(9)
     assert (daemon.root / "control.sock").exists()
     daemon.start()
