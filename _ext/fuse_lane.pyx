@@ -34,8 +34,17 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *now)
     const int CLOCK_MONOTONIC
 
+cdef extern from * nogil:
+    """
+    #define store_first(place, value) __atomic_store_n((place), (value), __ATOMIC_RELEASE)
+    #define load_first(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
+    """
+    void store_first(uint64_t *place, uint64_t value)
+    uint64_t load_first(uint64_t *place)
+
 cdef enum:
     REQUEST_BYTES = 64 << 10     # the largest request: we take no writes
+    NUMBER_STEP = 2              # between the kernel's numbers of requests
     LOOK_MS = 200                # how often to look whether a process that got a signal while it waited was killed
     MAX_TRIES = 4                # of a read whose chunks are taken away again before it comes to them
 
@@ -136,6 +145,8 @@ cdef Ending take_request(State *state) noexcept nogil:
     if got < <ssize_t>sizeof(fuse_in_header):
         return UNMOUNTED if got == 0 else FAILED
     opcode, length = header.opcode, <size_t>got - sizeof(fuse_in_header)
+    if state.first == 0 and opcode != FUSE_FORGET and opcode != FUSE_BATCH_FORGET and opcode != FUSE_INTERRUPT:
+        store_first(&state.first, header.unique)     # those three overtake others
     if opcode == FUSE_FORGET or opcode == FUSE_BATCH_FORGET:
         return GO_ON             # nothing is kept for the kernel
     if opcode == FUSE_OPEN or opcode == FUSE_OPENDIR or opcode == FUSE_FLUSH:
@@ -312,6 +323,20 @@ cdef Ending serve(State *state) noexcept nogil:
     return ending
 
 
+def fail_taken(int device, uint64_t below, uint64_t most, int error):
+    cdef uint64_t number = below, done = 0, failed = 0
+    cdef fuse_out_header header
+    header.len, header.error = HEADER, -error
+    with nogil:
+        while number > NUMBER_STEP and done < most:
+            number -= NUMBER_STEP
+            done += 1
+            header.unique = number
+            # ENOENT: it is answered already, as nearly all are.
+            failed += write(device, &header, HEADER) == HEADER
+    return failed
+
+
 cdef class Lane:
     """See the stub."""
 
@@ -364,6 +389,9 @@ cdef class Lane:
     def hide_layer(self, uint32_t number):
         if 0 < number < STORE_BIT and not publish(&self.state.table, number, NULL):
             raise MemoryError
+
+    def first_request(self):
+        return load_first(&self.state.first)
 
     def counts(self):
         return self.state.counts

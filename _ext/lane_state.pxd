@@ -31,6 +31,7 @@ cdef struct State:
     size_t request_size          # a request that libfuse's socket had no room for yet; 0: none
     char *reply
     size_t capacity              # bytes of a reply
+    uint64_t first               # the number of the first request that was taken; 0: none yet
     Counts counts
 
 

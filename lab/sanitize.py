@@ -18,7 +18,8 @@ PARTS = ("src", "_ext", "tests", "lab", "benchmarks", "docs", "deploy", "complet
 FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "mkdocs.yml", "wheels.yml", "MANIFEST.in")
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1 -Wno-error"
 TESTS = ("tests/unit", "tests/property", "tests/fuzz")
-LEFT_OUT = "not test_the_site_builds and not make_pages"
+LEFT_OUT = ("-k", "not systemd and not the_site_builds")
+"""Other programs, which the preloaded libraries only disturb."""
 OPTIONS = {
     # Python never gives everything back, and closes what it forked with _exit.
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:abort_on_error=0",
@@ -68,7 +69,7 @@ def main() -> int:
     """Copy, build, test; pytest's status."""
     copy()
     build()
-    arguments = sys.argv[1:] or TESTS
+    arguments = sys.argv[1:] or (*TESTS, *LEFT_OUT)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *arguments]
     return subprocess.run(command, cwd=COPY, env=environment(), check=False).returncode
 

@@ -139,13 +139,14 @@ async def _serve(
     handed: Handed,
     settings: Settings,
 ) -> None:
-    if handed.again and not kernel.resend(handed.device):
-        _log.warning("%s: this kernel cannot deliver again what the last worker had taken (before 6.9)", mountpoint)
+    delivered = not handed.again or kernel.resend(handed.device)
     async with trio.open_nursery() as nursery:
         await nursery.start(_leave_on_signal, session)
         nursery.start_soon(supervisor.listen, session.leave)
         nursery.start_soon(pool.background.run)
         nursery.start_soon(_announce, supervisor, mountpoint, settings)
+        if not delivered:
+            nursery.start_soon(session.fail_taken)
         await session.serve(pool.layer_by_number, recorder)
         nursery.cancel_scope.cancel()
 

@@ -271,6 +271,17 @@ def test_forgetting_has_no_reply() -> None:
         assert error_of(ends.ask(request(OPEN, 5, bytes(8), 8))) == errno.ENOSYS
 
 
+def test_the_first_request_is_one_that_overtakes_no_other() -> None:
+    with Ends() as ends:
+        assert ends.lane.first_request() == 0
+        ends.kernel.send(request(FORGET, 5, bytes(8), 90))
+        ends.kernel.send(request(BATCH_FORGET, 0, bytes(24), 92))
+        ends.kernel.send(request(INTERRUPT, 0, struct.pack("<Q", 2), 3))
+        for unique in (40, 42):
+            ends.ask(request(OPEN, 5, bytes(8), unique))
+        assert ends.lane.first_request() == 40
+
+
 def test_a_slow_libfuse_does_not_hold_up_replies() -> None:
     with Ends() as ends:
         ends.kernel.setblocking(False)

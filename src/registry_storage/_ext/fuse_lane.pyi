@@ -3,6 +3,12 @@ from typing import TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
+def fail_taken(device: int, below: int, most: int, error: int) -> int:
+    """Answer requests that a process took that is gone: `most` numbers below `below`, all with `error` (an errno).
+
+    Returns how many had no answer. Releases the GIL; about a quarter of a microsecond for each number.
+    """
+
 class Lane:
     def __init__(self, root: int, capacity: int, every_read: bool, first_reads: bool = False) -> None:
         """`root`: a descriptor on the file system that STATFS describes. `capacity`: bytes of the largest reply.
@@ -21,6 +27,9 @@ class Lane:
 
     def hide_layer(self, number: int) -> None:
         """Ask Python again for this layer number. What was shown stays in memory."""
+
+    def first_request(self) -> int:
+        """The number of the first request that came, 0 before; lower ones came to nobody or to an earlier process."""
 
     def counts(self) -> dict[str, int]:
         """Since the start: requests `answered`, `forwarded`, `parked`, `blocked` (by the disk), and `read_bytes`."""

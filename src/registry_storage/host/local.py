@@ -40,7 +40,7 @@ def check_kernel(machine: Machine) -> Iterator[Finding]:
         said = f"Linux {machine.release}: its FUSE is older than protocol 7.31"
         yield failure("kernel", said, "install Linux 5.4 or later")
     elif version < _RESEND_KERNEL:
-        said = f"Linux {machine.release}: requests that are under way fail when the daemon is killed"
+        said = f"Linux {machine.release}: some requests that are under way fail when the daemon is killed"
         yield warning("kernel", said, "Linux 6.9 delivers them to the next daemon")
     else:
         yield ok("kernel", f"Linux {machine.release}")

@@ -41,6 +41,9 @@ _READ = 15
 _DISK_THREADS = 2
 """For reads that must wait for the disk."""
 
+_MAX_TAKEN = 1 << 24
+"""Numbers of requests among which one that is still waited for is looked for: some seconds."""
+
 LONG_SECONDS = 1.0
 """A read that failed sooner is simply tried again."""
 SECOND_TRY_SECONDS = 1.0
@@ -134,6 +137,19 @@ class Lane:
     def counts(self) -> dict[str, int]:
         """What the lane counted since the start, see fuse_lane.pyi."""
         return self._lane.counts()
+
+    async def fail_taken(self, mountpoint: Path) -> int:
+        """Answer with ESTALE what an earlier worker took and the kernel cannot deliver again; `serve` is running.
+
+        Numbers of requests ascend, so all that is below the first of ours is older: a request of our own makes sure
+        that there is a first. The kernel asks again by itself where it can: look-ups of paths, pages read ahead.
+        Returns how many there were.
+        """
+        await trio.to_thread.run_sync(os.statvfs, mountpoint, abandon_on_cancel=True)
+        below = self._lane.first_request()
+        return await trio.to_thread.run_sync(
+            fuse_lane.fail_taken, self._device, below, _MAX_TAKEN, errno.ESTALE, abandon_on_cancel=True
+        )
 
     def stop(self) -> None:
         """Let `serve` return."""

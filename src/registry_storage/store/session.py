@@ -59,6 +59,14 @@ class Session:
             log("%s: %s", self._mountpoint, ending)
             self.leave()
 
+    async def fail_taken(self) -> None:
+        """Nobody shall wait forever for a worker that is gone, where the kernel cannot deliver again; while serving."""
+        count = await self._lane.fail_taken(self._mountpoint)
+        _log.warning(
+            "%s: this kernel cannot deliver again what the last worker had taken (before 6.9): %d requests failed",
+            self._mountpoint, count,
+        )  # fmt: skip
+
     def leave(self) -> None:
         """Let `serve` return. The mount stays; what was taken from the kernel and not answered is lost with us."""
         if not self._leaving:
