@@ -18,7 +18,7 @@ PARTS = ("src", "_ext", "tests", "lab", "benchmarks", "docs", "deploy", "complet
 FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", "mkdocs.yml", "wheels.yml", "MANIFEST.in")
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -g -O1 -Wno-error"
 TESTS = ("tests/unit", "tests/property", "tests/fuzz")
-LEFT_OUT = ("-k", "not systemd and not the_site_builds")
+LEFT_OUT = ("-k", "not systemd and not the_site_builds and not manual_page")
 """Other programs, which the preloaded libraries only disturb."""
 OPTIONS = {
     # Python never gives everything back, and closes what it forked with _exit.
