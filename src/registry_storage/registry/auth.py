@@ -6,7 +6,7 @@ Sources: distribution's token authentication specification (``docs/content/spec/
 import base64
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -17,6 +17,7 @@ from ..errors import BadResponseError, UnauthorizedError
 from .challenge import Challenge, parse_challenges
 from .credentials import Credentials, CredentialsSource
 from .hosts import PLAIN_HTTP, UNVERIFIED_HTTPS, Endpoint, host_name, is_loopback
+from .outcomes import translate
 from .redirects import host_of
 from .retry import RetryableError, Timeouts
 from .transport import Reply, Transport
@@ -63,14 +64,12 @@ class Authorizer:
         transport: Transport,
         timeouts: Timeouts,
         *,
-        translate: Callable[[httpx.HTTPError, str], RetryableError],
         refuse: _Refuse,
     ) -> None:
-        """`translate` and `refuse` turn a broken exchange and a status into errors."""
+        """`refuse` turns a status into an error."""
         self._source = source
         self._transport = transport
         self._timeouts = timeouts
-        self._translate = translate
         self._refuse = refuse
         self._known: dict[Endpoint, _Access] = {}
 
@@ -182,7 +181,7 @@ class Authorizer:
             finally:
                 await reply.close()
         except httpx.HTTPError as error:
-            raise self._translate(error, what) from error
+            raise translate(error, what) from error
         return _parse_token(data, what)
 
 

@@ -9,6 +9,7 @@ import trio
 from ..descriptor import Descriptor
 from ..errors import BadResponseError, RangeNotServedError, RegistryError
 from .hosts import Endpoint, LinkEstimate
+from .outcomes import translate
 from .ranges import parse_content_range, range_header
 from .retry import Budget, RetryableError
 from .transport import Reply
@@ -91,7 +92,7 @@ class Blob:
                     budget.held(held)
             except httpx.HTTPError as error:
                 self._location = None
-                await budget.pause(self._client.translate(error, self._what))
+                await budget.pause(translate(error, self._what))
             except RetryableError as failure:
                 self._location = None
                 await budget.pause(failure)

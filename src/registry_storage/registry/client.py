@@ -1,8 +1,6 @@
-"""The client of registries (OCI distribution specification), where HTTP becomes the package's own errors."""
+"""The client of registries (OCI distribution specification)."""
 
-import json
 import random
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,31 +12,24 @@ import httpx
 import trio
 
 from .. import traces
-from ..descriptor import INDEXES, MANIFESTS, MAX_MANIFEST_BYTES, OCI_INDEX, OCI_MANIFEST, Descriptor
+from ..descriptor import MAX_MANIFEST_BYTES, Descriptor
 from ..digest import Digest
-from ..errors import (
-    BadResponseError,
-    NotFoundError,
-    RangeNotServedError,
-    RegistryError,
-    UnauthorizedError,
-    UnavailableError,
-    VerificationError,
-)
+from ..errors import BadResponseError, RangeNotServedError, UnavailableError, VerificationError
 from ..reference import Reference
 from .auth import Authorizer
 from .blob import Blob
 from .breaker import BreakerOpenError
-from .causes import advice, explain
 from .credentials import CredentialsSource
 from .hosts import Endpoint, HostStates, LinkEstimate, Registries, Way
+from .manifest_types import ACCEPT, media_type_of
 from .mirrors import MirroredBlob, Mirrors, ReadableBlob
+from .outcomes import refuse, translate
 from .redirects import REDIRECTS, host_of, redirected, same_origin
-from .retry import Budget, RetryableError, RetryPolicy, Timeouts, parse_retry_after
+from .retry import Budget, RetryableError, RetryPolicy, Timeouts
 from .routes import Routes
 from .transport import Body, PoolLimits, Reply, Transport
+from .ways import Ways
 
-_ACCEPT = ", ".join(sorted(MANIFESTS | INDEXES))
 _MAX_REDIRECTS = 5
 _REFUSALS = frozenset({401, 403})
 _RANGELESS_SECONDS = 300.0
@@ -46,21 +37,6 @@ _RANGELESS_MIRROR_SECONDS = 10.0
 _HASTY_SECONDS = 6.0
 _HASTY_ATTEMPTS = 2
 
-_TRANSPORT_ERRORS: tuple[tuple[type[httpx.HTTPError], type[RegistryError], str], ...] = (
-    (httpx.ConnectTimeout, UnavailableError, "no connection in time"),
-    (httpx.ConnectError, UnavailableError, "no connection"),
-    (httpx.TimeoutException, UnavailableError, "no answer in time"),
-    (httpx.NetworkError, UnavailableError, "the connection broke"),
-    (httpx.RemoteProtocolError, BadResponseError, "not HTTP as it should be"),
-    (httpx.HTTPError, UnavailableError, "failed"),
-)
-_STATUS_ERRORS: Mapping[int, type[RegistryError]] = {
-    401: UnauthorizedError,
-    403: UnauthorizedError,
-    404: NotFoundError,
-    410: NotFoundError,
-}
-_RETRIED_CLIENT_ERRORS = frozenset({408, 425, 429})
 
 
 class RegistryClient:
@@ -90,9 +66,8 @@ class RegistryClient:
         self._states = HostStates()
         self._mirrors = Mirrors(self._states)
         self._transport = Transport(self._timeouts, pool or PoolLimits(), routes)
-        self._authorizer = Authorizer(
-            credentials, self._transport, self._timeouts, translate=self.translate, refuse=self.refuse
-        )
+        self._ways = Ways(self._states, self._transport)
+        self._authorizer = Authorizer(credentials, self._transport, self._timeouts, refuse=self.refuse)
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,7 +107,7 @@ class RegistryClient:
         digest = Digest.of(data)
         if wanted is not None and digest != wanted:
             raise VerificationError(what, wanted=str(wanted), got=str(digest))
-        return digest, _media_type(reply.headers.get("content-type", ""), data), data
+        return digest, media_type_of(reply.headers.get("content-type", ""), data), data
 
     async def fetch_document(self, reference: Reference, descriptor: Descriptor, limit: int) -> bytes:
         """A small blob, such as an image config, of at most `limit` bytes.
@@ -220,8 +195,8 @@ class RegistryClient:
         except httpx.HTTPError as error:
             failed = True
             if isinstance(error, httpx.ConnectError):
-                self._states.of(endpoint.host).way = None
-            raise self.translate(error, what) from error
+                self._ways.forget(endpoint)
+            raise translate(error, what) from error
         finally:
             if failed:
                 breaker.failed(probe)
@@ -238,7 +213,7 @@ class RegistryClient:
         must_serve_ranges: bool,
         what: str,
     ) -> Reply:
-        way = await self._way(endpoint, budget)
+        way = await self._ways.of(endpoint, budget.deadline)
         own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/{path}")
         url = location or own
         for _ in range(_MAX_REDIRECTS + 1):
@@ -262,27 +237,9 @@ class RegistryClient:
             url = redirected(url, reply.headers.get("location"), what)
         raise BadResponseError(f"{what}: wanted at most {_MAX_REDIRECTS} redirects, got more")
 
-    def translate(self, error: httpx.HTTPError, what: str) -> RetryableError:
-        """What a broken exchange means; another attempt may help."""
-        translated, words = next(
-            (translated, words) for kind, translated, words in _TRANSPORT_ERRORS if isinstance(error, kind)
-        )
-        text = explain(error)
-        if translated is BadResponseError and ("disconnected" in text or "closed connection" in text):
-            translated, words = UnavailableError, "the connection broke"
-        failure = RetryableError(translated(f"{what}: {words}: {text}"))
-        failure.__cause__ = error
-        return failure
-
     async def refuse(self, reply: Reply, what: str, wanted: str = "200 or 206") -> NoReturn:
         """Raise what a reply's status means, as RetryableError where another attempt may help."""
-        status = reply.status
-        codes = await _error_codes(reply)
-        message = f"{what}: wanted HTTP {wanted}, got {status}{codes}{advice(reply)}"
-        if status >= 500 or status in _RETRIED_CLIENT_ERRORS:
-            wait = parse_retry_after(reply.headers.get("retry-after"), self._wall_clock)
-            raise RetryableError(UnavailableError(message), wait)
-        raise _STATUS_ERRORS.get(status, BadResponseError)(message)
+        await refuse(reply, what, wanted, self._wall_clock)
 
     async def send(
         self,
@@ -300,7 +257,7 @@ class RegistryClient:
         and RegistryError; `what` is for their messages.
         """
         try:
-            way = await self._way(endpoint, budget)
+            way = await self._ways.of(endpoint, budget.deadline)
             own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/")
             url = own.join(target) if isinstance(target, str) else target
             if same_origin(url, own):
@@ -319,8 +276,8 @@ class RegistryClient:
             raise UnavailableError(f"{what}: {endpoint.host} is no name of a host") from None
         except httpx.HTTPError as error:
             if isinstance(error, httpx.ConnectError):
-                self._states.of(endpoint.host).way = None
-            raise self.translate(error, what) from error
+                self._ways.forget(endpoint)
+            raise translate(error, what) from error
 
     def endpoint(self, reference: Reference) -> Endpoint:
         """The registry itself, not a mirror: where to push to."""
@@ -362,44 +319,16 @@ class RegistryClient:
                 return reply
             header = await self._authorizer.header(endpoint, budget.deadline)
 
-    async def _way(self, endpoint: Endpoint, budget: Budget) -> Way:
-        """How to reach `endpoint`; where several ways are allowed, the first that answers, from then on."""
-        if len(endpoint.ways) == 1:
-            return endpoint.ways[0]
-        state = self._states.of(endpoint.host)
-        async with state.probing:
-            if state.way is None or state.way not in endpoint.ways:
-                state.way = await self._probe(endpoint, budget)
-            return state.way
-
-    async def _probe(self, endpoint: Endpoint, budget: Budget) -> Way:
-        errors: list[httpx.HTTPError] = []
-        for way in endpoint.ways:
-            url = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/")
-            try:
-                reply = await self._transport.send(
-                    url, {}, verified=way.verified, deadline=budget.deadline, registry=endpoint.registry
-                )
-            except httpx.HTTPError as error:
-                errors.append(error)
-                continue
-            await reply.finish()
-            # A server of HTTPS answers a plain request with 400.
-            if way.scheme == "https" or reply.status != httpx.codes.BAD_REQUEST or way == endpoint.ways[-1]:
-                return way
-        chosen = next((error for error in errors if not isinstance(error, httpx.ConnectError)), errors[0])
-        raise type(chosen)("; ".join(dict.fromkeys(explain(error) for error in errors)))
-
     @asynccontextmanager
     async def _opened(self, endpoint: Endpoint, path: str, budget: Budget, what: str) -> AsyncIterator[Reply]:
-        reply = await self.open(endpoint, path, {"Accept": _ACCEPT}, budget)
+        reply = await self.open(endpoint, path, {"Accept": ACCEPT}, budget)
         try:
             if reply.status != httpx.codes.OK:
                 await self.refuse(reply, what)
             yield reply
             await reply.finish()
         except httpx.HTTPError as error:
-            raise self.translate(error, what) from error
+            raise translate(error, what) from error
         finally:
             await reply.close()
 
@@ -415,35 +344,3 @@ class RegistryClient:
                 return bytes(data)
             data += piece
         raise BadResponseError(f"{what}: wanted at most {limit} bytes, got more")
-
-
-def _media_type(content_type: str, data: bytes) -> str:
-    """The media type of a manifest: its own word, which its digest covers, before the header's."""
-    header = content_type.partition(";")[0].strip().lower()
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return header
-    if not isinstance(document, dict):
-        return header
-    own = document.get("mediaType")
-    if isinstance(own, str) and own in MANIFESTS | INDEXES:
-        return own
-    if header in MANIFESTS | INDEXES:
-        return header
-    if isinstance(own, str) and own:
-        return own
-    if "manifests" in document:  # OCI documents need not name their type
-        return OCI_INDEX
-    return OCI_MANIFEST if "layers" in document else header
-
-
-async def _error_codes(reply: Reply) -> str:
-    """For messages: the codes of the error document (distribution specification, "Error Codes")."""
-    await reply.finish()
-    try:
-        codes = [error["code"] for error in json.loads(reply.drained)["errors"]]
-        text = ", ".join(code for code in codes[:4] if re.fullmatch(r"[A-Z_]{1,40}", code, re.ASCII))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        text = ""
-    return f" ({text})" if text else ""
