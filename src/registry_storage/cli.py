@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__, logs
-from .config import load_settings
 from .errors import RegistryStorageError
-from .flags import add_settings
+from .flags import add_settings, effective_settings
 from .names import DAEMON
 from .supervision.supervisor import Supervisor
 
@@ -41,12 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; returns the exit status: 0 after a stop on request, 1 when it cannot work, 2 for misuse."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = vars(build_parser().parse_args(words))
-    mountpoint: Path = options.pop("mountpoint").absolute()
+    given = build_parser().parse_args(words)
     try:
-        settings = load_settings(options.pop("config", None), options)
+        settings = effective_settings(given).settings
         logs.set_up(settings.log_level, settings.log_format)
-        return Supervisor(settings.root.absolute(), mountpoint, words).run()
+        return Supervisor(settings.root.absolute(), given.mountpoint.absolute(), words).run()
     except RegistryStorageError as error:
         report(error)
         return 1

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .config import DESCRIPTIONS, Description, Settings
+from .config import DESCRIPTIONS, Description, Effective, Settings, load_effective
 from .descriptor import Platform
 from .errors import InvalidDocumentError
 from .names import DEFAULT_CONFIG
@@ -30,6 +30,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     defaults = Settings()
     for about in DESCRIPTIONS:
         _add(group, about, getattr(defaults, about.name))
+
+
+def effective_settings(given: argparse.Namespace) -> Effective:
+    """What `add_settings` put into a command line, over the file that it names. Raises ConfigError."""
+    flags = {about.name: getattr(given, about.name) for about in DESCRIPTIONS if hasattr(given, about.name)}
+    return load_effective(getattr(given, "config", None), flags)
 
 
 def _add(group: "argparse._ArgumentGroup", about: Description, default: object) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import trio
 
 from .. import __version__
-from ..config import Settings, load_effective
+from ..config import Settings
 from ..control.address import socket_path
 from ..control.client import connect
 from ..errors import ConfigError, RegistryStorageError
-from ..flags import add_settings
+from ..flags import add_settings, effective_settings
 from ..host import local, remote
 from ..host.finding import Finding, Level, failure, ok, warning
 from ..host.storage_conf import StorageConf
@@ -48,7 +48,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "when there is a failure.",
         allow_abbrev=False,
     )
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="an image whose registry to look at")
+    parser.add_argument("names", nargs="*", metavar="IMAGE", help="an image whose registry to look at")
     parser.add_argument("--json", action="store_true", dest="as_json", help="for machines")
     add_settings(parser)
     parser.set_defaults(read=read, run=run)
@@ -56,11 +56,9 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def read(given: argparse.Namespace) -> Arguments:
     """Settings that cannot be loaded are a finding. Raises InvalidReferenceError."""
-    kept = ("config", "as_json", "images", "read", "run")
-    flags = {key: value for key, value in vars(given).items() if key not in kept}
-    images = tuple(Reference.parse(text) for text in given.images)
+    images = tuple(Reference.parse(text) for text in given.names)
     try:
-        settings = load_effective(getattr(given, "config", None), flags).settings
+        settings = effective_settings(given).settings
     except ConfigError as error:
         return Arguments(None, str(error), images, given.as_json)
     return Arguments(settings, "", images, given.as_json)

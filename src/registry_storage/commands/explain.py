@@ -5,10 +5,10 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-from ..config import Settings, load_effective
+from ..config import Settings
 from ..descriptor import Descriptor
 from ..errors import FormatError, ProgramError, RangeNotServedError
-from ..flags import add_settings
+from ..flags import add_settings, effective_settings
 from ..formats.detect import detect
 from ..host.podman import PodmanVersion, podman_version
 from ..host.remote import fetch_manifest, try_range
@@ -74,10 +74,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def read(given: argparse.Namespace) -> Arguments:
     """Raises InvalidReferenceError and ConfigError."""
-    kept = ("config", "as_json", "image", "read", "run")
-    flags = {key: value for key, value in vars(given).items() if key not in kept}
-    settings = load_effective(getattr(given, "config", None), flags).settings
-    return Arguments(Reference.parse(given.image), settings, given.as_json)
+    return Arguments(Reference.parse(given.image), effective_settings(given).settings, given.as_json)
 
 
 async def run(arguments: Arguments) -> int:

@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import Effective, load_effective
-from ..flags import add_settings
+from ..config import Effective
+from ..flags import add_settings, effective_settings
 from ..names import DAEMON
 from ..registry.proxies import VARIABLES, configured
 from ..registry.surroundings import Surroundings
@@ -37,8 +37,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def read(given: argparse.Namespace) -> Arguments:
     """Load what the command line names. Raises ConfigError."""
-    flags = {key: value for key, value in vars(given).items() if key not in ("config", "as_json", "read", "run")}
-    return Arguments(load_effective(getattr(given, "config", None), flags), given.as_json)
+    return Arguments(effective_settings(given), given.as_json)
 
 
 async def run(arguments: Arguments) -> int:

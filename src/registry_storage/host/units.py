@@ -7,15 +7,11 @@ from ..names import DAEMON
 
 SERVICE = f"{DAEMON}.service"
 
-_ROOT = """\
+_UNIT = """\
 [Unit]
 Description=Layers of container images, fetched when they are read
 Documentation=man:{daemon}(1)
-# Podman refuses every command while the directory is missing or its mount is dead: be there before it.
-Before=podman.service podman-restart.service crio.service kubelet.service
-After=local-fs.target network.target
-RequiresMountsFor={root}
-StartLimitIntervalSec=0
+{order}StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -26,10 +22,22 @@ Restart=always
 RestartSec=1
 TimeoutStopSec=30
 WatchdogSec=60
-FileDescriptorStoreMax=16
 LimitNOFILE=65536
-OOMScoreAdjust=-500
 UMask=0077
+{confined}
+[Install]
+WantedBy={target}
+"""
+
+_SYSTEM_ORDER = """\
+# Podman refuses every command while the directory is missing or its mount is dead: be there before it.
+Before=podman.service podman-restart.service crio.service kubelet.service
+After=local-fs.target network.target
+RequiresMountsFor={root}
+"""
+_SYSTEM_CONFINED = """\
+FileDescriptorStoreMax=16
+OOMScoreAdjust=-500
 
 # No option here may give the service a mount namespace of its own (ProtectSystem=, PrivateTmp=, ProtectKernelTunables=
 # and so on): podman would not see what it mounts.
@@ -46,37 +54,17 @@ ProtectHostname=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service @mount
 SystemCallErrorNumber=EPERM
-
-[Install]
-WantedBy=multi-user.target
 """
 
-_USER = """\
-[Unit]
-Description=Layers of container images, fetched when they are read
-Documentation=man:{daemon}(1)
-Before=podman.service podman-restart.service
-StartLimitIntervalSec=0
-
-[Service]
-Type=notify
-NotifyAccess=all
-ExecStart={command}
-ExecReload=/bin/kill -HUP $MAINPID
-Restart=always
-RestartSec=1
-TimeoutStopSec=30
-WatchdogSec=60
-LimitNOFILE=65536
-UMask=0077
+_USER_ORDER = "Before=podman.service podman-restart.service\n"
+_USER_CONFINED = """\
 # fusermount3 mounts for us: it is setuid, so NoNewPrivileges= must stay off, and with it whatever implies it.
-
-[Install]
-WantedBy=default.target
 """
 
 
 def unit(command: Sequence[str], *, root: str, user: bool) -> str:
     """The text of the unit that runs `command`, with its state in `root`."""
     words = shlex.join(command).replace("%", "%%")
-    return (_USER if user else _ROOT).format(daemon=DAEMON, command=words, root=root)
+    order = _USER_ORDER if user else _SYSTEM_ORDER.format(root=root)
+    confined, target = (_USER_CONFINED, "default.target") if user else (_SYSTEM_CONFINED, "multi-user.target")
+    return _UNIT.format(daemon=DAEMON, command=words, order=order, confined=confined, target=target)

@@ -14,9 +14,10 @@ import trio
 
 from .. import __version__, logs, traces
 from ..cli import build_parser, report
-from ..config import Settings, load_settings
+from ..config import Settings
 from ..daemon import run
 from ..errors import RegistryStorageError
+from ..flags import effective_settings
 from .handed import GO, OPTION, PREPARED, Handed, say
 
 _PR_SET_PDEATHSIG = 1
@@ -31,10 +32,9 @@ def _die_with_supervisor() -> None:
 
 
 def _settings(arguments: Sequence[str]) -> tuple[Settings, Path]:
-    options = vars(build_parser().parse_args(arguments))
-    mountpoint: Path = options.pop("mountpoint").absolute()
-    settings = load_settings(options.pop("config", None), options)
-    return replace(settings, root=settings.root.absolute()), mountpoint
+    given = build_parser().parse_args(arguments)
+    settings = effective_settings(given).settings
+    return replace(settings, root=settings.root.absolute()), given.mountpoint.absolute()
 
 
 def main(arguments: Sequence[str]) -> int:
