@@ -77,7 +77,7 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 sight = Sight(lane, pool)
                 routes.add("GET", "/v1/activity", sight.answer)
                 routes.add("POST", auth_helper.ROUTE, _taker(around))
-                routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint).answer)
+                routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint, images_path(settings)).answer)
                 routes.add("GET", "/v1/upgrade", supervisor.state)
                 routes.add("POST", "/v1/upgrade", supervisor.upgrade)
                 upkeep = Upkeep(settings, root, ledger, pool, blobs, eviction)

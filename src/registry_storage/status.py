@@ -17,18 +17,19 @@ from .layer.pool import Pool
 class Status:
     """Knows everybody who has something to tell."""
 
-    def __init__(self, root: Root, ledger: Ledger, pool: Pool, mountpoint: Path) -> None:
+    def __init__(self, root: Root, ledger: Ledger, pool: Pool, mountpoint: Path, images: Path) -> None:
         self._root = root
         self._ledger = ledger
         self._pool = pool
         self._mountpoint = mountpoint
+        self._images = images
         self._started = time.time()
         self._started_on_clock = time.monotonic()
 
     async def answer(self, request: Request) -> Json:
         """One document; `started` in seconds since 1970. The layers are those that have a link, oldest first.
 
-            version, pid, started, uptime_seconds, mountpoint, root
+            version, pid, started, uptime_seconds, mountpoint, root, images
             layers[]
                 layer_digest, toc_digest
                 open               somebody has looked at it since the daemon runs
@@ -50,6 +51,7 @@ class Status:
             "uptime_seconds": time.monotonic() - self._started_on_clock,
             "mountpoint": str(self._mountpoint),
             "root": str(self._root.path),
+            "images": str(self._images),
             "layers": [self._layer(key, links) | on_disk[key] for key, links in layers.items()],
         }
 

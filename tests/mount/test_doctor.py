@@ -15,6 +15,7 @@ from registry_storage.digest import Digest
 from tests.fakes.images import BuiltImage, BuiltLayer, File, build_layer, put_image
 from tests.fakes.layer_blobs import GZIP_LAYER, gzip_member
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.tar_images import put_image as put_tar_image
 
 from .conftest import Daemon
 
@@ -30,9 +31,11 @@ def prepared(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     write_storage_conf(daemon, f"{daemon.mountpoint}:ref")
 
 
-def write_storage_conf(daemon: Daemon, store: str) -> None:
+def write_storage_conf(daemon: Daemon, store: str, images: str = "") -> None:
     roots = f'graphroot = "{daemon.directory}/graph"\nrunroot = "{daemon.directory}/run"\n'
-    text = f'[storage]\ndriver = "overlay"\n{roots}[storage.options]\nadditionallayerstores = ["{store}"]\n'
+    text = f'[storage]\ndriver = "overlay"\n{roots}[storage.options]\n'
+    text += f'additionallayerstores = ["{store}"]\n' if store else ""
+    text += f'additionalimagestores = ["{images}"]\n' if images else ""
     (daemon.directory / "storage.conf").write_text(text)
 
 
@@ -192,8 +195,50 @@ def test_a_plain_image_is_explained_with_the_command_that_mends_it(daemon: Daemo
     assert "1 of 2 layers are lazy here" in text
     assert "a plain gzip layer: no annotation containerd.io/snapshot/stargz/toc.digest" in text
     assert f"registry-storagectl convert --zstd-chunked {image.reference} {registry.host}/team/app:v1-lazy" in text
+    assert f"registry-storagectl add {image.reference}" in text
+    assert f"{len(blob)} bytes are fetched first" in text
     document = json.loads(explain(daemon, image.reference, "--json")[1])
     assert [one["lazy"] for one in document["layers"]] == [True, False]
+
+
+def new_podman(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that forgets layers of a layer store, as far as its version tells, and else the one that is here."""
+    real = shutil.which("podman") or "/bin/false"
+    program = daemon.directory / "bin/podman"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "podman version 5.8.6" || exec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def test_a_podman_that_forgets_layers_is_led_to_the_image_store(
+    daemon: Daemon, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_podman(daemon, monkeypatch)
+    put_tar_image(registry, [{"motd": b"hello"}])
+    plain = f"{registry.host}/team/app:v1"
+    daemon.start()
+    status, text = explain(daemon, plain)
+    assert status == 1, "a plain layer is fetched as a whole"
+    assert "podman 5.8.6 runs images that were added" in text
+    assert f"registry-storagectl add {plain}" in text
+    lazy = put_image(registry, [build_layer([File("file", DATA)])], "team/lazy:v1")
+    status, text = explain(daemon, lazy.reference)
+    assert status == 0
+    assert f"to run it:\n  registry-storagectl add {lazy.reference}" in text
+    found = doctor(daemon)
+    assert [one["subject"] for one in found] == ["storage.conf", "storage.conf"]
+    assert "does not save layers from there" in found[0]["said"]
+    assert f'additionalimagestores = ["{daemon.root}/images"]' in found[1]["mend"]
+    write_storage_conf(daemon, "", f"{daemon.root}/images")
+    assert control(daemon, "add", plain, "--root", str(daemon.root)).returncode == 0
+    assert doctor(daemon) == []
+    listed = daemon.root / "images/overlay-images/images.json"
+    (daemon.root / "images/overlay-layers/layers.lock").rename(daemon.directory / "layers.lock")
+    assert "layers.lock does not exist" in the_only(doctor(daemon), "image store")["said"]
+    (daemon.directory / "layers.lock").rename(daemon.root / "images/overlay-layers/layers.lock")
+    listed.write_text("[")
+    assert "not a list of images" in the_only(doctor(daemon), "image store")["said"]
 
 
 def test_a_registry_without_ranges_is_explained(daemon: Daemon, registry: FakeRegistry) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from registry_storage.host.storage_conf import new_tables, with_store
+from registry_storage.host.storage_lines import Stores, new_tables, with_stores
 from registry_storage.host.units import unit
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 STORE = "/var/lib/registry-storage/store"
+STORES = Stores(Path(STORE), Path("/var/lib/registry-storage/images"))
 
 
 def test_the_units_are_the_programs_own() -> None:
@@ -21,7 +22,7 @@ def test_the_units_are_the_programs_own() -> None:
 
 
 def test_storage_conf_is_the_programs_own() -> None:
-    assert (DEPLOY / "storage.conf").read_text() == with_store("", Path(STORE), new_tables({}, user=0))
+    assert (DEPLOY / "storage.conf").read_text() == with_stores("", STORES, new_tables({}, user=0))
 
 
 @pytest.mark.parametrize("name", ["kubernetes/daemonset.yaml", "ansible/playbook.yml"])

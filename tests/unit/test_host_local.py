@@ -11,15 +11,12 @@ import pytest
 from registry_storage.config import Settings
 from registry_storage.descriptor import Descriptor
 from registry_storage.digest import Digest
-from registry_storage.errors import ConfigError, ProgramError
+from registry_storage.errors import ProgramError
 from registry_storage.host import local
 from registry_storage.host.finding import Finding, Level
 from registry_storage.host.local import Machine
 from registry_storage.host.mounts import file_system_at
 from registry_storage.host.podman import PodmanVersion
-from registry_storage.host.storage_conf import StorageConf, place, with_store
-
-MOUNTPOINT = Path("/var/lib/registry-storage/store")
 
 
 @pytest.fixture
@@ -156,10 +153,18 @@ def test_what_a_podman_does(text: str, version: str, by_toc: bool, forgets: bool
     assert (str(found), found.asks_by_toc, found.forgets_layers) == (version, by_toc, forgets)
 
 
-def test_the_defect_of_new_podmans_is_told(machine: Machine) -> None:
-    found = only(local.check_podman(replace(machine, podman=lambda: PodmanVersion(5, 8, 6))), Level.FAILURE)
-    assert "the next command does not find the image" in found.said
-    assert "5.4" in found.mend
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (PodmanVersion(4, 3, 1), "asks the layer store for every layer"),
+        (PodmanVersion(5, 4, 2), "asks the layer store by TOC digest"),
+        (PodmanVersion(5, 8, 6), "does not save layers from a layer store (a defect since 5.5)"),
+    ],
+)
+def test_what_podman_does_with_the_stores_is_told(machine: Machine, version: PodmanVersion, said: str) -> None:
+    (found,) = local.check_podman(replace(machine, podman=lambda: version))
+    assert found.level is Level.OK
+    assert said in found.said
 
 
 def test_no_podman(machine: Machine) -> None:
@@ -186,83 +191,7 @@ def test_which_digest_each_podman_asks_for() -> None:
     assert PodmanVersion(5, 4).asks_for(old) is None
 
 
-# storage.conf.
-
-
-def conf(tmp_path: Path, text: str) -> list[Finding]:
-    path = tmp_path / "storage.conf"
-    path.write_text(text)
-    return list(local.check_storage_conf(lambda: StorageConf.load({"CONTAINERS_STORAGE_CONF": str(path)}), MOUNTPOINT))
-
-
-def storage(store: str, driver: str = "overlay") -> str:
-    return f'[storage]\ndriver = "{driver}"\n[storage.options]\nadditionallayerstores = ["{store}"]\n'
-
-
-def test_a_right_storage_conf(tmp_path: Path) -> None:
-    assert [finding.level for finding in conf(tmp_path, storage(f"{MOUNTPOINT}:ref"))] == [Level.OK]
-
-
-@pytest.mark.parametrize(
-    ("text", "said", "mend"),
-    [
-        (storage(str(MOUNTPOINT)), "has no :ref at its end", f'write "{MOUNTPOINT}:ref"'),
-        (storage("/elsewhere:ref"), f"names /elsewhere, but the daemon serves {MOUNTPOINT}", "make them the same"),
-        ('[storage]\ndriver = "overlay"\n', "names no additional layer store", "registry-storagectl install"),
-        ("[storage", "not TOML", "mend the file"),
-        ('[storage.options]\nadditionallayerstores = "x"', "wanted a list of strings", "mend the file"),
-    ],
-)
-def test_a_wrong_storage_conf(tmp_path: Path, text: str, said: str, mend: str) -> None:
-    found = only(conf(tmp_path, text), Level.FAILURE)
-    assert said in found.said
-    assert mend in found.mend
-
-
-def test_a_driver_without_layer_stores(tmp_path: Path) -> None:
-    found = only(conf(tmp_path, storage(f"{MOUNTPOINT}:ref", "vfs")), Level.FAILURE)
-    assert "the driver is vfs" in found.said
-
-
-def test_a_missing_storage_conf(tmp_path: Path) -> None:
-    load = lambda: StorageConf.load({"CONTAINERS_STORAGE_CONF": str(tmp_path / "none")})  # noqa: E731
-    assert "does not exist" in only(local.check_storage_conf(load, None), Level.FAILURE).said
-
-
-def test_users_have_a_file_of_their_own(tmp_path: Path) -> None:
-    own = tmp_path / "containers/storage.conf"
-    own.parent.mkdir()
-    own.touch()
-    assert place({"XDG_CONFIG_HOME": str(tmp_path)}, user=1000) == own
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "# a comment\n",
-        '[storage]\ndriver = "overlay"\nrunroot = "/run/x"',
-        '[storage]\ndriver = "overlay"\n\n[storage.options]\n# additionallayerstores = []\n'
-        '[storage.options.overlay]\nmountopt = "nodev"\n',
-        '[storage]\n[storage.options] # here\nsize = ""\n[other]\nx = 1\n',
-    ],
-)
-def test_a_store_is_put_into_any_file(tmp_path: Path, text: str) -> None:
-    changed = with_store(text, MOUNTPOINT)
-    assert [finding.level for finding in conf(tmp_path, changed)] == [Level.OK]
-    assert with_store(changed, MOUNTPOINT) == changed
-    for line in text.splitlines():
-        assert line in changed
-    assert ("graphroot" in changed) == ("[storage]" not in text), "podman wants both or no file"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [storage("/other:ref"), "storage.driver = 'overlay'\nstorage.options.size = ''\n", "storage = {driver = 'vfs'}"],
-)
-def test_what_cannot_be_changed_safely_is_told(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"add .*registry-storage/store:ref"):
-        with_store(text, MOUNTPOINT)
+# The device.
 
 
 def test_the_device_here_is_the_one_that_is_wanted(machine: Machine) -> None:

@@ -42,7 +42,10 @@ def test_a_fresh_system_gets_a_unit_and_a_storage_conf_and_loses_them_again(tmp_
     first = tree(tmp_path)
     assert set(first) == {UNIT, STORAGE}
     document = tomllib.loads(first[STORAGE][0])
-    assert document["storage"]["options"]["additionallayerstores"] == ["/var/lib/registry-storage/store:ref"]
+    assert document["storage"]["options"] == {
+        "additionallayerstores": ["/var/lib/registry-storage/store:ref"],
+        "additionalimagestores": ["/var/lib/registry-storage/images"],
+    }
     assert install(tmp_path) == 0
     assert tree(tmp_path) == first, "nothing is written twice"
     assert ctl.main(["uninstall", "--prefix", str(tmp_path)]) == 0
@@ -58,8 +61,13 @@ def test_a_storage_conf_of_somebody_else_is_not_touched(tmp_path: Path, capsys: 
     assert path.read_text() == '[storage]\ndriver = "overlay"\n'
     said = capsys.readouterr().err
     assert 'additionallayerstores = ["/var/lib/registry-storage/store:ref"]' in said
-    line = 'additionallayerstores = ["/var/lib/registry-storage/store:ref"]'
-    path.write_text(f"{path.read_text()}[storage.options]\n{line}\n")
+    lines = [line for line in said.splitlines() if line.startswith("    ")]
+    path.write_text(f"{path.read_text()}[storage.options]\n{lines[0]}\n")
+    assert install(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert lines[0] not in said
+    assert lines[1] in said
+    path.write_text(f"{path.read_text()}{lines[1]}\n")
     assert install(tmp_path) == 0
     before = path.read_text()
     assert ctl.main(["uninstall", "--prefix", str(tmp_path)]) == 0
@@ -83,6 +91,29 @@ def test_a_newer_version_replaces_what_an_older_one_wrote(tmp_path: Path) -> Non
     path.write_text(marked("[Unit]\n# of an older version\n"))
     assert install(tmp_path) == 0
     assert "older version" not in path.read_text()
+
+
+def test_a_podman_that_forgets_layers_is_told_of_the_image_store_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path)
+    assert install(tmp_path, "--no-layer-store") == 0, "what we wrote ourselves follows"
+    path = tmp_path / STORAGE
+    options = tomllib.loads(path.read_text())["storage"]["options"]
+    assert options == {"additionalimagestores": ["/var/lib/registry-storage/images"]}
+    path.write_text('[storage.options]\nadditionallayerstores = ["/var/lib/registry-storage/store:ref"]\n')
+    assert install(tmp_path, "--no-layer-store") == 1
+    said = capsys.readouterr().err
+    assert 'additionalimagestores = ["/var/lib/registry-storage/images"]' in said
+    assert "take /var/lib/registry-storage/store:ref out of additionallayerstores" in said
+
+
+def test_the_image_store_may_be_elsewhere(tmp_path: Path) -> None:
+    assert install(tmp_path, "--images", "/srv/images") == 0
+    assert tomllib.loads((tmp_path / STORAGE).read_text())["storage"]["options"]["additionalimagestores"] == [
+        "/srv/images"
+    ]
+    assert "--images /srv/images" in (tmp_path / UNIT).read_text()
 
 
 def test_print_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +140,7 @@ def test_a_user_gets_their_own(tmp_path: Path) -> None:
     assert planned.start == "systemctl --user enable --now registry-storage"
 
 
-@pytest.mark.parametrize("word", ["--mountpoint", "--root", "--prefix"])
+@pytest.mark.parametrize("word", ["--mountpoint", "--root", "--images", "--prefix"])
 def test_paths_must_be_absolute(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main(["install", word, "here"]) == 2
     assert "wanted an absolute path" in capsys.readouterr().err

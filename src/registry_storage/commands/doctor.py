@@ -10,16 +10,17 @@ from pathlib import Path
 import trio
 
 from .. import __version__
-from ..config import Settings
+from ..config import Settings, images_path
 from ..control.address import socket_path
 from ..control.client import connect
 from ..errors import ConfigError, RegistryStorageError
 from ..flags import add_settings, effective_settings
-from ..host import local, remote
+from ..host import local, remote, stores
 from ..host.finding import Finding, Level, failure, ok, warning
-from ..host.storage_conf import StorageConf
+from ..host.podman import known_version
 from ..logs import printable
 from ..names import DAEMON
+from ..podman.storage_conf import StorageConf
 from ..reference import Reference
 from ..registry.surroundings import Surroundings
 
@@ -98,15 +99,17 @@ async def _look(arguments: Arguments, send: trio.MemorySendChannel[Finding]) -> 
             await send.send(failure("configuration", arguments.problem, mend))
             settings = Settings()
         await tell(lambda: local.check_root(settings, machine))
-        mountpoint, known = await _ask_daemon(settings, send)
-        for store in await _mountpoints(mountpoint):
+        daemon = await _ask_daemon(settings, send)
+        for store in await _mountpoints(daemon.mountpoint):
             await tell(lambda store=store: local.check_mount(store))  # type: ignore[misc]
         await tell(lambda: local.check_podman(machine))
-        await tell(lambda: local.check_storage_conf(StorageConf.load, mountpoint))
+        load, images = StorageConf.load, daemon.images
+        await tell(lambda: stores.check_storage_conf(load, daemon.mountpoint, images, known_version(machine.podman)))
+        await tell(lambda: stores.check_image_stores(load, images, machine.listed_images))
         around = Surroundings.of(settings)
         async for finding in remote.check_files(around):
             await send.send(finding)
-        references = arguments.images or known
+        references = arguments.images or daemon.references
         async with around.client() as client:
             async for finding in remote.check_registries(client, references, settings.platform):
                 await send.send(finding)
@@ -114,22 +117,30 @@ async def _look(arguments: Arguments, send: trio.MemorySendChannel[Finding]) -> 
             await send.send(ok("registry", "no image is in use yet: name one to look at its registry"))
 
 
-async def _ask_daemon(
-    settings: Settings, send: trio.MemorySendChannel[Finding]
-) -> tuple[Path | None, Sequence[Reference]]:
-    """Where it serves, and one image of each registry."""
-    path = socket_path(settings)
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """What the running daemon says of itself, or would."""
+
+    images: Path
+    """Its image store."""
+    mountpoint: Path | None = None
+    references: tuple[Reference, ...] = ()
+    """One image of each registry."""
+
+
+async def _ask_daemon(settings: Settings, send: trio.MemorySendChannel[Finding]) -> Daemon:
+    absent = Daemon(images_path(settings).absolute())
     try:
         with trio.fail_after(_ANSWER_SECONDS):
-            async with connect(path) as client:
+            async with connect(socket_path(settings)) as client:
                 status = await client.get("/v1/status")
     except trio.TooSlowError:
         said = f"it does not answer within {_ANSWER_SECONDS:g} s"
         await send.send(failure("daemon", said, f"look into its log: journalctl -u {DAEMON}"))
-        return None, ()
+        return absent
     except (RegistryStorageError, OSError) as error:
         await send.send(failure("daemon", str(error), f"systemctl start {DAEMON}, or say where it is: --root"))
-        return None, ()
+        return absent
     if status["version"] != __version__:
         said = f"process {status['pid']} is version {status['version']}, this is {__version__}"
         await send.send(warning("daemon", said, f"systemctl restart {DAEMON}"))
@@ -140,16 +151,17 @@ async def _ask_daemon(
         for link in layer["links"]:
             reference = Reference.parse(link["reference"])
             found.setdefault(reference.host, reference)
-    return Path(status["mountpoint"]), tuple(found.values())[:_MOST_REGISTRIES]
+    images = Path(status.get("images", absent.images))  # an older daemon does not say
+    return Daemon(images, Path(status["mountpoint"]), tuple(found.values())[:_MOST_REGISTRIES])
 
 
 async def _mountpoints(served: Path | None) -> list[Path]:
     """Where podman looks; else where the daemon serves."""
     try:
-        stores = StorageConf.load().stores
+        named = StorageConf.load().layer_stores
     except ConfigError:
-        stores = ()
-    paths = [Path(store.rpartition(":")[0] or store) for store in stores]
+        named = ()
+    paths = [Path(store.rpartition(":")[0] or store) for store in named]
     if served is not None and served not in paths:
         paths.append(served)
     return paths

@@ -1,4 +1,4 @@
-"""``registry-storagectl install`` and ``uninstall``: the service, and podman's configuration for it."""
+"""``registry-storagectl install`` and ``uninstall``: the service, and what podman is told of its stores."""
 
 import argparse
 import contextlib
@@ -11,8 +11,10 @@ from pathlib import Path
 
 from ..errors import InvalidInputError
 from ..host import written
+from ..host.podman import known_version
 from ..host.setup import Plan, check, plan
 from ..host.written import State
+from ..images.repair import make_store
 from ..names import CONTROL, DAEMON
 
 _SYSTEMD_RUNS = Path("/run/systemd/system")
@@ -34,9 +36,10 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         (
             "install",
             run_install,
-            "write the systemd unit, and tell podman and CRI-O about the store",
+            "write the systemd unit, and tell podman and CRI-O about the stores",
             "Write the systemd unit and, where there is none, storage.conf(5); of a storage.conf that somebody else "
-            "wrote the line is printed that must be added to it. May be repeated; never changes what it did not write.",
+            "wrote the lines are printed that must be added to it. Podman is told of the layer store and of the image "
+            "store; podman 5.5 and later only of the latter. May be repeated; never changes what it did not write.",
         ),
         (
             "uninstall",
@@ -50,6 +53,14 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         parser.add_argument("--user", action="store_true", help="for this user without root, by a unit of theirs")
         parser.add_argument("--mountpoint", type=Path, metavar="DIR", help="where the layers are shown")
         parser.add_argument("--root", type=Path, metavar="DIR", help="where contents and state are kept")
+        parser.add_argument(
+            "--images", type=Path, metavar="DIR", help="where the image store is (default: images in the root)"
+        )
+        parser.add_argument(
+            "--layer-store",
+            action=argparse.BooleanOptionalAction,
+            help="tell podman of the layer store (default: not podman 5.5 and later, which forgets its layers)",
+        )
         parser.add_argument("--prefix", type=Path, metavar="DIR", default=Path("/"), help="the / of another system")
         if name == "install":
             parser.add_argument("--print", action="store_true", dest="print_only", help="only show what it would write")
@@ -58,7 +69,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def read(given: argparse.Namespace) -> Arguments:
     """Raises InvalidInputError for paths that are not absolute, and for a unit of root without root."""
-    for name in ("mountpoint", "root", "prefix"):
+    for name in ("mountpoint", "root", "images", "prefix"):
         path = getattr(given, name)
         if path is not None and not path.is_absolute():
             raise InvalidInputError(f"--{name}: wanted an absolute path, got {path}")
@@ -66,7 +77,18 @@ def read(given: argparse.Namespace) -> Arguments:
     elsewhere = given.prefix != Path("/")
     if not (given.user or print_only or elsewhere or os.geteuid() == 0):
         raise InvalidInputError("only root can write the system's unit; --user is for one user without root")
-    planned = plan(user=given.user, mountpoint=given.mountpoint, root=given.root, prefix=given.prefix)
+    layer_store = given.layer_store
+    if layer_store is None:
+        podman = None if elsewhere else known_version()
+        layer_store = podman is None or not podman.forgets_layers
+    planned = plan(
+        user=given.user,
+        mountpoint=given.mountpoint,
+        root=given.root,
+        images=given.images,
+        layer_store=layer_store,
+        prefix=given.prefix,
+    )
     return Arguments(planned, print_only, elsewhere)
 
 
@@ -94,7 +116,7 @@ async def run_install(arguments: Arguments) -> int:
         status = 1
         sys.stderr.write(words + "\n")
     if not arguments.elsewhere:
-        _make_mountpoint(planned)
+        _make_directories(planned)
         if not planned.by_hand and (lacking := check(planned)):
             status = 1
             sys.stderr.write(f"{lacking}\n")
@@ -124,16 +146,17 @@ async def run_uninstall(arguments: Arguments) -> int:
         if planned.mountpoint.parent.is_dir():
             _say(f"{planned.mountpoint.parent}: the cache stays; rm -rf removes it, when no container uses it")
     for words in planned.by_hand:
-        _say(f"not ours: {words}".replace("put this into it, in", "if it is there, remove from").replace(":\n", "\n"))
+        _say(f"not ours: {words}".replace("put this into it, in", "if it is there, remove from"))
     return status
 
 
-def _make_mountpoint(planned: Plan) -> None:
-    """Podman refuses to work while it is missing, even before the first start."""
+def _make_directories(planned: Plan) -> None:
+    """Podman refuses to work while one of them is missing, even before the first start."""
     mountpoint = planned.mountpoint
     if not os.path.lexists(mountpoint):
         mountpoint.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         mountpoint.mkdir(mode=0o755)
+    make_store(planned.images)
 
 
 def _systemctl(planned: Plan, *words: str) -> None:

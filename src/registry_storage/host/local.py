@@ -1,4 +1,4 @@
-"""What can be looked at on this machine: kernel, device, disk, mount, podman and its configuration."""
+"""What can be looked at on this machine: kernel, device, disk, mount and podman."""
 
 import errno
 import os
@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config import Settings
-from ..errors import ConfigError, ProgramError
+from ..errors import ProgramError
 from ..names import DAEMON, FILE_SYSTEM
 from .finding import Finding, failure, ok, warning
 from .mounts import file_system_at
-from .podman import PodmanVersion, podman_version
-from .storage_conf import StorageConf, entry
+from .podman import PodmanVersion, listed_images, podman_version
 
 _NEEDED_KERNEL, _RESEND_KERNEL = (5, 4), (6, 9)
 _FUSE = (10, 229)
@@ -29,6 +28,8 @@ class Machine:
     device: Path = Path("/dev/fuse")
     filesystems: Path = Path("/proc/filesystems")
     podman: Callable[[], PodmanVersion] = podman_version
+    listed_images: Callable[[], frozenset[str]] = listed_images
+    """Ids of the images that podman sees."""
     user: int = field(default_factory=os.geteuid)
 
 
@@ -128,49 +129,16 @@ def check_mount(mountpoint: Path) -> Iterator[Finding]:
 
 
 def check_podman(machine: Machine) -> Iterator[Finding]:
-    """Its version, and the defect of new ones."""
+    """Its version, and what follows from it."""
     try:
         version = machine.podman()
     except ProgramError as error:
         if "not installed" in str(error):
-            yield warning("podman", str(error), "install podman 4.0 to 5.4; with CRI-O alone this does not matter")
+            yield warning("podman", str(error), "install podman; with CRI-O alone this does not matter")
         else:
             yield failure("podman", str(error), "mend what it names: podman does not start")
         return
-    if version.forgets_layers:
-        said = f"podman {version} does not save layers that it took from a layer store (a defect since 5.5): "
-        said += "`podman run` that pulls works once, and the next command does not find the image"
-        yield failure("podman", said, "use podman 5.4 or earlier, or serve it as an additional image store")
-    else:
-        how = "by TOC digest, for layers with a TOC annotation" if version.asks_by_toc else "for every layer"
-        yield ok("podman", f"podman {version} asks {how}")
-
-
-def check_storage_conf(load: Callable[[], StorageConf], mountpoint: Path | None) -> Iterator[Finding]:
-    """``storage.conf``; `mountpoint` is where the running daemon serves, if one does."""
-    try:
-        conf = load()
-    except ConfigError as error:
-        yield failure("storage.conf", str(error), "mend the file: podman cannot read it either")
-        return
-    lines = f'[storage.options] additionallayerstores = ["{entry(mountpoint or Path("MOUNTPOINT"))}"]'
-    if not conf.stores:
-        missing = f"{conf.path} names no additional layer store" if conf.exists else f"{conf.path} does not exist"
-        yield failure("storage.conf", missing, f"registry-storagectl install, or add {lines}")
-        return
-    if conf.driver not in ("", "overlay"):
-        said = f"{conf.path}: the driver is {conf.driver}, which knows no layer stores"
-        yield failure("storage.conf", said, 'driver = "overlay"')
-    for store in conf.stores:
-        path, colon, form = store.rpartition(":")
-        if not colon or form != "ref":
-            said = f"{conf.path}: {store} has no :ref at its end, so podman looks for names that are not there"
-            yield failure("storage.conf", said, f'write "{entry(Path(store if not colon else path))}"')
-        elif mountpoint is not None and Path(path) != mountpoint and len(conf.stores) == 1:
-            said = f"{conf.path} names {path}, but the daemon serves {mountpoint}"
-            yield failure("storage.conf", said, f"make them the same: {lines}")
-        else:
-            yield ok("storage.conf", f"{conf.path} names {path}")
+    yield ok("podman", f"podman {version} {version.way}")
 
 
 def _mib(size: int) -> str:

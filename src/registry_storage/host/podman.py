@@ -1,7 +1,8 @@
-"""The podman (or CRI-O) of this host: what its version does with a layer store."""
+"""The podman of this host: what its version does with our stores, and what it sees."""
 
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..descriptor import Descriptor
@@ -13,6 +14,7 @@ from ..formats.zstd_chunked import PODMAN_CHECKSUM
 _VERSION = re.compile(r"version:?\s+v?([0-9]+)\.([0-9]+)(?:\.([0-9]+))?")
 _FORGETS_SINCE = (5, 5)
 _BY_TOC_SINCE = (5, 1)
+_ANSWER_SECONDS = 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -35,6 +37,14 @@ class PodmanVersion:
         return (self.major, self.minor) >= _FORGETS_SINCE
 
     @property
+    def way(self) -> str:
+        """How it comes to lazy layers."""
+        if self.forgets_layers:
+            return "runs images that were added: it does not save layers from a layer store (a defect since 5.5)"
+        how = "by TOC digest, for layers with a TOC annotation" if self.asks_by_toc else "for every layer"
+        return f"asks the layer store {how}, and runs images that were added"
+
+    @property
     def asks_by_toc(self) -> bool:
         """It asks by TOC digest, and only for layers whose annotations it knows."""
         return (self.major, self.minor) >= _BY_TOC_SINCE
@@ -54,16 +64,39 @@ class PodmanVersion:
         return f"{self.major}.{self.minor}.{self.patch}"
 
 
-def podman_version(program: str = "podman") -> PodmanVersion:
-    """Of the installed podman. Raises ProgramError."""
+def listed_images(program: str = "podman") -> frozenset[str]:
+    """Ids of the images that the installed podman sees, in hex. Raises ProgramError with what it says instead."""
+    said = _run(program, "images", "--all", "--no-trunc", "--quiet")
+    if said.returncode:
+        words = said.stderr.strip().splitlines() or [f"status {said.returncode}"]
+        raise ProgramError(f"{program} images: {words[-1][:300]}")
+    return frozenset(word.removeprefix("sha256:") for word in said.stdout.split())
+
+
+def _run(program: str, *words: str) -> "subprocess.CompletedProcess[str]":
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        return subprocess.run([program, *words], capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False)
     except FileNotFoundError:
         raise ProgramError(f"{program} is not installed") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ProgramError(f"{program}: {getattr(error, 'strerror', None) or 'no answer within 20 s'}") from None
+    except subprocess.TimeoutExpired:
+        raise ProgramError(f"{program} {words[0]}: no answer within {_ANSWER_SECONDS} s") from None
+    except OSError as error:
+        raise ProgramError(f"{program}: {error.strerror}") from None
+
+
+def podman_version(program: str = "podman") -> PodmanVersion:
+    """Of the installed podman. Raises ProgramError."""
+    said = _run(program, "--version")
     found = PodmanVersion.parse(said.stdout)
     if found is None:
         words = (said.stderr or said.stdout).strip().splitlines() or [""]
         raise ProgramError(f"{program} --version: wanted a version, got {words[-1][:200]!r}")
     return found
+
+
+def known_version(ask: Callable[[], PodmanVersion] = podman_version) -> PodmanVersion | None:
+    """The same; None where none is installed, or it does not start."""
+    try:
+        return ask()
+    except ProgramError:
+        return None

@@ -1,6 +1,5 @@
 """What belongs where so that the daemon runs and podman uses it: planned, so that it can be shown, done and undone."""
 
-import json
 import os
 import shutil
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..names import DAEMON, DEFAULT_MOUNTPOINT, DEFAULT_ROOT
-from .storage_conf import StorageConf, entry, new_tables, place, with_store
+from ..podman.storage_conf import IMAGE_STORES, LAYER_STORES, StorageConf, place
+from .storage_lines import Stores, layer_entry, new_tables, with_stores
 from .units import SERVICE, unit
 
 
@@ -30,6 +30,10 @@ class Plan:
 
     user: bool
     mountpoint: Path
+    images: Path
+    """The additional image store."""
+    stores: Stores
+    """Of which podman is told."""
     files: tuple[PlannedFile, ...]
     by_hand: tuple[str, ...]
     """What must be added to files of somebody else, in words and lines."""
@@ -42,10 +46,15 @@ def plan(
     user: bool,
     mountpoint: Path | None = None,
     root: Path | None = None,
+    images: Path | None = None,
+    layer_store: bool = True,
     prefix: Path = Path("/"),
     environ: Mapping[str, str] | None = None,
 ) -> Plan:
-    """For this host, with root's units or a user's. `prefix`: what stands for ``/`` (for packages and tests)."""
+    """For this host, with root's units or a user's.
+
+    `layer_store`: whether its podman can use one. `prefix`: what stands for ``/`` (for packages and tests).
+    """
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or os.path.expanduser("~"))
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share") / DAEMON
@@ -53,23 +62,26 @@ def plan(
     mount = mountpoint or (state / "store" if user or root else Path(DEFAULT_MOUNTPOINT))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     units = config / "systemd/user" if user else Path("/etc/systemd/system")
-    command = [*daemon_command(), *(["--root", str(state)] if user or root else []), str(mount)]
+    options = [*(["--root", str(state)] if user or root else []), *(["--images", str(images)] if images else [])]
+    command = [*daemon_command(), *options, str(mount)]
+    stores = Stores(mount if layer_store else None, images or state / "images")
     files = [PlannedFile(_under(prefix, units / SERVICE), unit(command, root=str(state), user=user), "the service")]
     by_hand: list[str] = []
-    _plan_storage_conf(files, by_hand, mount, user, prefix, environ)
+    _plan_storage_conf(files, by_hand, stores, mount, user, prefix, environ)
     start = f"systemctl {'--user ' if user else ''}enable --now {DAEMON}"
-    return Plan(user, mount, tuple(files), tuple(by_hand), start)
+    return Plan(user, mount, images or state / "images", stores, tuple(files), tuple(by_hand), start)
 
 
 def _plan_storage_conf(
     files: list[PlannedFile],
     by_hand: list[str],
+    stores: Stores,
     mount: Path,
     user: bool,
     prefix: Path,
     environ: Mapping[str, str],
 ) -> None:
-    """A new file where there is none; a file of somebody else gets its line from a person."""
+    """A new file where there is none; a file of somebody else gets its lines from a person."""
     number = (os.geteuid() or 1) if user else 0
     path = _under(prefix, place(environ, user=number))
     try:
@@ -78,19 +90,25 @@ def _plan_storage_conf(
         text = ""
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    ours = not text or text.startswith("# Written by registry-storagectl install")
-    fresh = with_store("", mount, new_tables(environ, user=number))
-    if ours:
+    if not text or text.startswith("# Written by registry-storagectl install"):
+        fresh = with_stores("", stores, new_tables(environ, user=number))
         files.append(PlannedFile(path, fresh, "tells podman and CRI-O"))
         return
     try:
-        if with_store(text, mount) == text:
-            return
-        reason = ""
+        there = StorageConf.read(path)
+        lacking = Stores(
+            None if stores.layers and layer_entry(stores.layers) in there.layer_stores else stores.layers,
+            None if str(stores.images) in there.image_stores else stores.images,
+        )
+        changed, reason = with_stores(text, stores), ""
     except ConfigError as error:
-        reason = f" ({error})"
-    line = f"additionallayerstores = [{json.dumps(entry(mount))}]"
-    by_hand.append(f"{path} is somebody else's{reason}: put this into it, in [storage.options]:\n    {line}")
+        there, lacking, changed, reason = StorageConf(path), stores, "", f" ({error})"
+    if changed != text:
+        lines = "".join(f"\n    {line}" for line in lacking.lines())
+        by_hand.append(f"{path} is somebody else's{reason}: put this into it, in [storage.options]:{lines}")
+    if stores.layers is None and layer_entry(mount) in there.layer_stores:
+        forgotten = "this podman forgets layers from there"
+        by_hand.append(f"{path}: take {layer_entry(mount)} out of {LAYER_STORES}: {forgotten}")
 
 
 def daemon_command() -> list[str]:
@@ -105,10 +123,12 @@ def daemon_command() -> list[str]:
 def check(planned: Plan) -> str:
     """What storage.conf lacks after the plan was carried out; empty: nothing."""
     try:
-        stores = StorageConf.load(user=(os.geteuid() or 1) if planned.user else 0).stores
+        conf = StorageConf.load(user=(os.geteuid() or 1) if planned.user else 0)
     except ConfigError as error:
         return str(error)
-    return "" if entry(planned.mountpoint) in stores else f"storage.conf does not name {entry(planned.mountpoint)} yet"
+    named = {LAYER_STORES: conf.layer_stores, IMAGE_STORES: conf.image_stores}
+    lacking = [entry for key, entry in planned.stores.entries().items() if entry not in named[key]]
+    return f"{conf.path} does not name {' and '.join(lacking)} yet" if lacking else ""
 
 
 def _under(prefix: Path, path: Path) -> Path:

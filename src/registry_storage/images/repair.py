@@ -23,7 +23,7 @@ def open_store(path: Path, mountpoint: Path) -> ImageStore:
     list, with a warning. What no list names is left for `ImageStore.discard`: a podman may be about to use it.
     Raises OSError and CacheError.
     """
-    _make(path)
+    make_store(path)
     layers = _load(path / "overlay-layers/layers.json", parse_layers)
     images = _load(path / "overlay-images/images.json", parse_images)
     store = ImageStore(path, mountpoint, images, layers)
@@ -40,7 +40,8 @@ def open_store(path: Path, mountpoint: Path) -> ImageStore:
     return store
 
 
-def _make(path: Path) -> None:
+def make_store(path: Path) -> None:
+    """What an empty store has, where it is missing: podman refuses every command for a store without it."""
     for directory in ("", "overlay", "overlay/l", "overlay-layers", "overlay-images"):
         files.make_directory(path / directory)
     files.make_lock(path / "overlay-layers/layers.lock")

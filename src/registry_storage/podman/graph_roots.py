@@ -9,25 +9,22 @@ import binascii
 import logging
 import os
 import pwd
-import stat
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ..digest import Digest
-from ..errors import InvalidDigestError, InvalidReferenceError
+from ..errors import ConfigError, InvalidDigestError, InvalidReferenceError
 from ..reference import Reference
+from .small_file import read_small
+from .storage_conf import SYSTEM_FILES, USER_FILE, StorageConf
 
 _log = logging.getLogger(__name__)
 
-_SYSTEM_FILES = (Path("/etc/containers/storage.conf"), Path("/usr/share/containers/storage.conf"))
 _SYSTEM_ROOT = Path("/var/lib/containers/storage")
-_USER_FILE = ".config/containers/storage.conf"
 _USER_ROOT = ".local/share/containers/storage"
 _LOCKS = ("/overlay-layers/layers.lock", "/storage.lock", "/overlay-images/images.lock")
-_LARGEST_FILE = 1 << 20
 _MOST_LAYERS = 100_000
 _MOST_DESCRIPTORS = 4096
 
@@ -70,7 +67,8 @@ def parse_target(path: str) -> UsedLayer | None:
 
 def configured_graph_roots() -> set[Path]:
     """What storage.conf(5) names for this user; for root, also every user's own."""
-    found = set(_named(os.environ.get("CONTAINERS_STORAGE_CONF"), _SYSTEM_FILES, _SYSTEM_ROOT))
+    chosen = os.environ.get("CONTAINERS_STORAGE_CONF")
+    found = set(_named([Path(chosen)] if chosen else SYSTEM_FILES, _SYSTEM_ROOT))
     if os.geteuid() != 0:
         found |= set(_of_user(pwd.getpwuid(os.geteuid())))
         return found
@@ -99,34 +97,31 @@ def graph_roots_of(pid: int) -> frozenset[Path] | None:
     return frozenset(found)
 
 
-def _named(chosen: str | None, files: Iterable[Path], default: Path) -> Iterator[Path]:
+def _named(files: Iterable[Path], default: Path) -> Iterator[Path]:
     """The graph roots of the first file that is there, else the default one."""
-    for path in [Path(chosen)] if chosen else files:
-        text = _read(path)
-        if text is None:
-            continue
+    for path in files:
         try:
-            storage = tomllib.loads(text).get("storage", {})
-            named = [storage.get(key) for key in ("graphroot", "imagestore")]
-        except (tomllib.TOMLDecodeError, AttributeError) as error:
-            _log.warning("%s: %s", path, error)
+            conf = StorageConf.read(path)
+        except ConfigError as error:
+            _log.warning("%s", error)
             continue
-        yield from (Path(name) for name in named if isinstance(name, str) and name.startswith("/"))
-        if named[0]:
-            return
-        break
+        if conf.exists:
+            yield from (Path(name) for name in (conf.graph_root, conf.image_store) if name.startswith("/"))
+            if conf.graph_root:
+                return
+            break
     yield default
 
 
 def _of_user(user: pwd.struct_passwd) -> Iterator[Path]:
     home = Path(user.pw_dir)
-    yield from _named(None, [home / _USER_FILE], home / _USER_ROOT)
-    for path in _SYSTEM_FILES:
+    yield from _named([home / ".config" / USER_FILE], home / _USER_ROOT)
+    for path in SYSTEM_FILES:
         try:
-            pattern = tomllib.loads(_read(path) or "").get("storage", {}).get("rootless_storage_path")
-        except (tomllib.TOMLDecodeError, AttributeError):
+            pattern = StorageConf.read(path).rootless_storage_path
+        except ConfigError:
             continue
-        if isinstance(pattern, str):
+        if pattern:
             words = {"$HOME": user.pw_dir, "$UID": str(user.pw_uid), "$USER": user.pw_name}
             for word, value in words.items():
                 pattern = pattern.replace(word, value)
@@ -149,14 +144,6 @@ def _directories(path: Path) -> Iterator[Path]:
 def _read(path: Path) -> str | None:
     """A small regular file; None for anything else, whatever its owner made of it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_small(path)
     except OSError:
         return None
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        return os.read(descriptor, _LARGEST_FILE).decode("utf-8", "replace")
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
