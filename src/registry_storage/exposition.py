@@ -3,6 +3,7 @@
 import logging
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -23,17 +24,23 @@ _PATHS = ("/", "/metrics")
 
 
 class Gauges(Collector):
-    """Values that others keep, asked for at each scrape. Names that end in ``_total`` are counters."""
+    """Values that others keep, asked for at each scrape.
+
+    Names that end in ``_total`` are counters; they began with this process, and say so (``_created``).
+    """
 
     def __init__(self, measure: Callable[[], dict[str, tuple[str, float]]]) -> None:
         """`measure`: name to (help, value)."""
         self._measure = measure
+        self._created = time.time()
 
     def collect(self) -> Iterable[Metric]:
         """See prometheus_client."""
         for name, (text, value) in self._measure().items():
-            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            yield family(name.removesuffix("_total"), text, value=value)
+            if name.endswith("_total"):
+                yield CounterMetricFamily(name.removesuffix("_total"), text, value=value, created=self._created)
+            else:
+                yield GaugeMetricFamily(name, text, value=value)
 
 
 def listen(address: str) -> socket.socket:

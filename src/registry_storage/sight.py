@@ -5,6 +5,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from . import metrics
+from .cache.eviction import Eviction
 from .control.routes import Json, Request
 from .layer.pool import Pool
 from .store.lane import Lane
@@ -15,13 +16,14 @@ _SLOWEST = 20
 class Sight:
     """Asks those who know; used from the event loop."""
 
-    def __init__(self, lane: Lane, pool: Pool) -> None:
+    def __init__(self, lane: Lane, pool: Pool, eviction: Eviction) -> None:
         self._lane = lane
         self._pool = pool
+        self._eviction = eviction
 
     def gauges(self) -> dict[str, tuple[str, float]]:
         """For `exposition.Gauges`: name to (help, value)."""
-        lane, memory = self._lane.counts(), self._pool.memory
+        lane, memory, eviction = self._lane.counts(), self._pool.memory, self._eviction
         open_layers = self._pool.open_layers()
         return {
             "registry_storage_lane_answered_total": ("FUSE requests answered without Python.", lane["answered"]),
@@ -29,6 +31,13 @@ class Sight:
             "registry_storage_lane_parked_total": ("FUSE requests that had to wait for something.", lane["parked"]),
             "registry_storage_lane_blocked_total": ("Reads that had to wait for the disk.", lane["blocked"]),
             "registry_storage_read_bytes_total": ("Bytes of files given to readers.", lane["read_bytes"]),
+            "registry_storage_cache_bytes": ("On disk: contents of layers, and blobs.", eviction.used_bytes),
+            "registry_storage_cache_budget_bytes": ("What that may grow to.", eviction.budget.size),
+            "registry_storage_evictions_total": (
+                "What the cache let go, one by one: up to eight chunks, a layer's content, a blob.",
+                eviction.evictions,
+            ),
+            "registry_storage_evicted_bytes_total": ("Bytes on disk that were freed so.", eviction.evicted_bytes),
             "registry_storage_fetch_memory_bytes": ("Held by what is being fetched and decoded.", memory.in_use),
             "registry_storage_fetches_waiting": ("Fetches that wait for memory.", memory.waiting),
             "registry_storage_open_layers": ("Layers that can be read now.", len(open_layers)),

@@ -1,7 +1,10 @@
 """Metrics and traces of a running daemon agree with what the registry saw."""
 
 import json
+import os
+import random
 import re
+import signal
 import socket
 import threading
 import urllib.request
@@ -19,6 +22,7 @@ from tests.fakes.images import File, build_layer, put_image
 from tests.fakes.registry import FakeRegistry
 
 from .conftest import Daemon
+from .test_supervision import another_worker, eventually, worker_of
 
 DATA = bytes(range(256)) * 4000
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -86,6 +90,49 @@ def test_the_numbers_are_those_of_the_registry(daemon: Daemon, registry: FakeReg
     assert seen["registry_storage_present_chunks", ()] == seen["registry_storage_chunks", ()] > 0
     assert seen["process_resident_memory_bytes", ()] > 1 << 20
     assert seen["registry_storage_refused_chunks_total", ()] == 0
+
+
+def test_the_cache_and_what_it_lets_go_are_counted(daemon: Daemon, registry: FakeRegistry) -> None:
+    budget = 4 << 20
+    files = [File(f"file{number}", random.Random(number).randbytes(1 << 20)) for number in range(24)]
+    image = put_image(registry, [build_layer(files)])
+    port = free_port()
+    daemon.start("--metrics", f"127.0.0.1:{port}", "--cache-size", str(budget))
+    for file in files:
+        (daemon.layer(image) / "diff" / file.name).read_bytes()
+
+    def agree() -> bool:
+        seen = values(scrape(port)[1])
+        on_disk = sum(path.stat().st_blocks * 512 for path in daemon.root.glob("layers/*/content"))
+        assert seen["registry_storage_cache_budget_bytes", ()] == budget
+        return on_disk <= budget and seen["registry_storage_cache_bytes", ()] == on_disk
+
+    eventually(agree)
+    seen = values(scrape(port)[1])
+    assert seen["registry_storage_evictions_total", ()] >= 2
+    fetched = sum(value for (name, _), value in seen.items() if name == "registry_storage_network_bytes_total")
+    evicted = seen["registry_storage_evicted_bytes_total", ()]
+    assert fetched - budget - evicted < 1 << 20, "random bytes take as much on the disk as they took on the way"
+    share = seen["registry_storage_present_chunks", ()] / seen["registry_storage_chunks", ()]
+    assert 0 < share < 0.5
+
+
+def test_a_new_worker_counts_anew_and_says_since_when(daemon: Daemon, registry: FakeRegistry) -> None:
+    image = put_image(registry, [build_layer([File("file", DATA), File("other", DATA[::-1])])])
+    port = free_port()
+    daemon.start("--metrics", f"127.0.0.1:{port}")
+    (daemon.layer(image) / "diff" / "file").read_bytes()
+    before = values(scrape(port)[1])
+    worker = worker_of(daemon)
+    os.kill(worker, signal.SIGKILL)
+    another_worker(daemon, worker)
+    (daemon.layer(image) / "diff" / "other").read_bytes()
+    after = values(scrape(port)[1])
+    since = [key for key in after if key[0].endswith("_created")]
+    assert {"registry_storage_read_bytes_created", "registry_storage_retries_created"} <= {name for name, _ in since}
+    assert min(after[key] for key in since) > max(before[key] for key in before if key[0].endswith("_created"))
+    assert after["process_start_time_seconds", ()] > before["process_start_time_seconds", ()]
+    assert len(DATA) <= after["registry_storage_read_bytes_total", ()] < 2 * len(DATA)
 
 
 def test_the_dashboard_shows_what_there_is(daemon: Daemon) -> None:

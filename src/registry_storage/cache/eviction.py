@@ -64,7 +64,9 @@ class Eviction:
         self._planned_at = float("-inf")
         self._told_full = False
         self.evicted_bytes = 0
-        """Since the daemon runs."""
+        """Since this process serves."""
+        self.evictions = 0
+        """How many victims gave something."""
 
     def add(self, source: Source) -> None:
         """Ask `source` too."""
@@ -161,6 +163,7 @@ class Eviction:
             return 0
         self._used -= freed
         self.evicted_bytes += freed
+        self.evictions += bool(freed)
         return freed
 
     def _plan(self) -> None:
