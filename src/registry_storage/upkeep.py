@@ -1,7 +1,6 @@
 """Keeps the root directory right and small: repair at start, a guard all the time, collection every hour."""
 
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from .cache.eviction import Eviction
 from .cache.ledger import UNSEEN, Ledger
 from .cache.root import Root
 from .cache_routes import CacheRoutes
+from .clock import earliest_time, steady_time
 from .config import Settings
 from .control.routes import Json, Request, Routes
 from .errors import InvalidInputError, RegistryStorageError
@@ -46,8 +46,8 @@ class Upkeep:
         self._closed = ClosedLayers(root, pool.open_layers, ranks)
         for source in (Blobs(root, blobs), self._closed, OpenLayers(pool.open_layers, ranks)):
             eviction.add(source)
-        self._repair = Repair(ledger, documents, self._own_roots, time.time)
-        self._collection = Collection(root, ledger, documents, pool, blobs, self._repair, time.time)
+        self._repair = Repair(ledger, documents, self._own_roots, steady_time)
+        self._collection = Collection(root, ledger, documents, pool, blobs, self._repair, steady_time, earliest_time)
 
     def graph_roots(self) -> set[Path]:
         """Where podmans of this host keep their images, as far as is known; from any thread."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..clock import steady_time
 from ..digest import Digest
 from ..errors import CacheError
 from .journal import Journal, Record
@@ -78,6 +79,7 @@ class Ledger:
             raise CacheError(f"{path}: {error.strerror}") from None
         for record in loaded.records:
             self._apply(record)
+        self._forget_future()
         if loaded.damaged:
             _log.warning("%s: %d damaged records are dropped; they are made again", path, loaded.damaged)
         self.was_damaged = bool(loaded.damaged) or loaded.missing
@@ -97,6 +99,16 @@ class Ledger:
                 _log.warning("%s is not as it was left: it is written anew", self._path)
             self._rewrite()
 
+    def _forget_future(self) -> None:
+        """What was changed while the clock was ahead was changed just now: else it would be young for too long."""
+        now = steady_time()
+        for image in self.images():
+            if image.changed > now:
+                self._take_image(replace(image, changed=now))
+        for link in self.links():
+            if link.changed > now:
+                self._take_link(replace(link, changed=now))
+
     # Images
 
     def image(self, reference: str) -> Image | None:
@@ -113,7 +125,7 @@ class Ledger:
 
     def put_image(self, reference: str, manifest_digest: Digest) -> Image:
         """Note the manifest that `reference` has now."""
-        known, now = self._images.get(reference), time.time()
+        known, now = self._images.get(reference), steady_time()
         if known is None:
             image = Image(self._number(), reference, manifest_digest, changed=now)
         else:
@@ -164,7 +176,7 @@ class Ledger:
             if (known.layer_digest, known.toc_digest) == (layer_digest, toc_digest) or known.uses > 0:
                 return known
             self.remove_link(known.number)
-        number, now = self._number(), time.time()
+        number, now = self._number(), steady_time()
         self.changed_ns = time.time_ns()
         return self._keep_link(
             Link(number, reference, name_digest, manifest_digest, layer_digest, toc_digest, uses=0, changed=now)
@@ -189,13 +201,13 @@ class Ledger:
     def set_uses(self, number: int, uses: int) -> None:
         """What podman's own records say."""
         link = self._link_numbers[number]
-        self._keep_link(replace(link, uses=uses, changed=time.time()))
+        self._keep_link(replace(link, uses=uses, changed=steady_time()))
 
     def _change(self, number: int, by: int) -> int:
         link = self._link_numbers.get(number)
         if link is None:
             return 0
-        return self._keep_link(replace(link, uses=max(link.uses + by, 0), changed=time.time())).uses
+        return self._keep_link(replace(link, uses=max(link.uses + by, 0), changed=steady_time())).uses
 
     # Graph roots
 

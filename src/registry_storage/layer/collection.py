@@ -55,7 +55,9 @@ class Collection:
         blobs: WholeBlobs,
         repair: Repair,
         now: Callable[[], float],
+        files_now: Callable[[], float],
     ) -> None:
+        """`now`, `files_now`: seconds since 1970, to compare with what the ledger says and with times of files."""
         self._root = root
         self._ledger = ledger
         self._documents = documents
@@ -63,6 +65,7 @@ class Collection:
         self._blobs = blobs
         self._repair = repair
         self._now = now
+        self._files_now = files_now
 
     async def run(self, unused_seconds: float) -> Collected:
         """Drop links and images that nobody has used for so long, and all files that belong to nothing."""
@@ -80,7 +83,7 @@ class Collection:
         self._blobs.forget_except(blobs)
         named = [image.manifest_digest for image in self._ledger.images() if image.manifest_digest is not None]
         named += [link.manifest_digest for link in self._ledger.links()]
-        young = self._now() - min(unused_seconds, FRESH_SECONDS)
+        young = self._files_now() - min(unused_seconds, FRESH_SECONDS)
 
         def look() -> tuple[list[Path], list[Path]]:
             files = [*_unnamed(self._root.blobs, {digest.hex for digest in blobs}, young)]
