@@ -269,7 +269,7 @@ async def test_a_whole_blob_in_reply_to_a_range_is_cut_off(world: World, clock: 
         await world.blob().fetch(1000, 10)
 
 
-async def test_a_host_without_ranges_is_not_asked_again_for_minutes(world: World, clock: MockClock) -> None:
+async def test_a_host_that_ignored_one_range_is_asked_again_in_seconds(world: World, clock: MockClock) -> None:
     world.fake.inject("ignore-range", path="/blobs/")
     with pytest.raises(RangeNotServedError):
         await world.blob().fetch(1000, 10)
@@ -277,8 +277,17 @@ async def test_a_host_without_ranges_is_not_asked_again_for_minutes(world: World
         await world.blob().fetch(1000, 10)
     assert world.gets() == 1
     assert await world.blob().fetch(0, len(DATA)) == DATA
-    await trio.sleep(301)
+    await trio.sleep(6)
     assert await world.blob().fetch(1000, 10) == DATA[1000:1010]
+
+
+async def test_a_host_without_ranges_is_asked_ever_more_rarely(world: World, clock: MockClock) -> None:
+    world.fake.inject("ignore-range", path="/blobs/", times=None)
+    for _ in range(1000):
+        with pytest.raises(RangeNotServedError):
+            await world.blob().fetch(1000, 10)
+        await trio.sleep(1)
+    assert world.gets() == 9  # after 5, 10, 20, 40, 80, 160, 300, 300 seconds
 
 
 async def test_the_beginning_is_taken_from_a_host_without_ranges(world: World) -> None:

@@ -12,6 +12,7 @@ from registry_storage.registry.hosts import (
     PLAIN_HTTP,
     UNVERIFIED_HTTPS,
     Endpoint,
+    HostState,
     HostStates,
     LinkEstimate,
     Registries,
@@ -191,6 +192,24 @@ async def test_only_so_many_hosts_are_remembered() -> None:
     states.of("one more")
     assert states.of("a.example") is not first
     assert states.of("b.example") is kept
+
+
+async def test_a_host_that_once_ignored_a_range_is_asked_again_soon_and_one_that_always_does_rarely(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    state, waits = HostState(), []
+    for _ in range(9):
+        state.ranges_refused(soon=False)
+        started = trio.current_time()
+        while not state.serves_ranges:
+            await trio.sleep(1)
+        waits.append(trio.current_time() - started)
+    assert waits == pytest.approx([5, 10, 20, 40, 80, 160, 300, 300, 300], abs=1)
+    state.ranges_served()
+    assert state.serves_ranges
+    state.ranges_refused(soon=True)
+    await trio.sleep(6)
+    assert state.serves_ranges
 
 
 async def test_ranges_are_served_until_the_contrary_is_seen() -> None:

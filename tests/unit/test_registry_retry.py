@@ -97,4 +97,15 @@ async def test_the_consumers_time_does_not_count(clock: MockClock) -> None:
     ],
 )
 def test_retry_after_is_parsed(text: str | None, wanted: float | None) -> None:
-    assert parse_retry_after(text, lambda: 1445412470.0) == wanted
+    assert parse_retry_after(text, None, lambda: 1445412470.0) == wanted
+
+
+@pytest.mark.parametrize("ours", [0.0, 1445412470.0, 4e9])
+def test_a_date_to_wait_for_is_one_by_the_hosts_clock(ours: float) -> None:
+    until, now = "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:27:53 GMT"
+    assert parse_retry_after(until, now, lambda: ours) == 7
+    assert parse_retry_after("5", now, lambda: ours) == 5
+
+
+def test_a_hosts_date_that_is_none_is_not_believed() -> None:
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT", "yesterday", lambda: 1445412470.0) == 10

@@ -32,8 +32,6 @@ from .ways import Ways
 
 _MAX_REDIRECTS = 5
 _REFUSALS = frozenset({401, 403})
-_RANGELESS_SECONDS = 300.0
-_RANGELESS_MIRROR_SECONDS = 10.0
 _HASTY_SECONDS = 6.0
 _HASTY_ATTEMPTS = 2
 
@@ -156,9 +154,11 @@ class RegistryClient:
 
         `hasty`: it is a mirror, maybe a pull-through cache that will serve them as soon as it has the blob itself.
         """
-        seconds = _RANGELESS_MIRROR_SECONDS if hasty else _RANGELESS_SECONDS
-        until = float("-inf") if served else trio.current_time() + seconds
-        self._states.of(reply.host).rangeless_until = until
+        state = self._states.of(reply.host)
+        if served:
+            state.ranges_served()
+        else:
+            state.ranges_refused(soon=hasty)
 
     async def open(
         self,

@@ -15,6 +15,10 @@ _MAX_HOSTS = 1024
 _MIN_GAP_BYTES = 4 << 10
 _MAX_GAP_BYTES = 4 << 20
 
+MIN_RANGELESS_SECONDS = 5.0
+MAX_RANGELESS_SECONDS = 300.0
+RANGELESS_SOON_SECONDS = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -139,6 +143,8 @@ class HostState:
     probing: trio.Lock = field(default_factory=trio.Lock)
     rangeless_until: float = float("-inf")
     """Until then (trio's clock) no range is asked of this host."""
+    rangeless_seconds: float = 0.0
+    """How long that was the last time; 0 after a range was served."""
     resting_until: float = float("-inf")
     """Until then it is asked last, where others have the same: it did not answer."""
 
@@ -146,6 +152,20 @@ class HostState:
     def serves_ranges(self) -> bool:
         """False for some time after the host ignored or refused a range."""
         return trio.current_time() >= self.rangeless_until
+
+    def ranges_served(self) -> None:
+        """A range was asked for, and came."""
+        self.rangeless_until, self.rangeless_seconds = float("-inf"), 0.0
+
+    def ranges_refused(self, *, soon: bool) -> None:
+        """A range was ignored or refused: none is asked for a while, which doubles every time until one is served.
+
+        A host that serves ranges may fail to once, and must not be given up for minutes. `soon`: it will serve them
+        in a moment, as a pull-through cache does.
+        """
+        longest = RANGELESS_SOON_SECONDS if soon else MAX_RANGELESS_SECONDS
+        self.rangeless_seconds = min(max(2 * self.rangeless_seconds, MIN_RANGELESS_SECONDS), longest)
+        self.rangeless_until = trio.current_time() + self.rangeless_seconds
 
     @property
     def is_resting(self) -> bool:

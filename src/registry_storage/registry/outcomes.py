@@ -51,7 +51,8 @@ async def refuse(reply: Reply, what: str, wanted: str, wall_clock: Callable[[], 
     codes = await _error_codes(reply)
     message = f"{what}: wanted HTTP {wanted}, got {status}{codes}{advice(reply)}"
     if status >= 500 or status in _RETRIED_CLIENT_ERRORS:
-        wait = parse_retry_after(reply.headers.get("retry-after"), wall_clock)
+        headers = reply.headers
+        wait = parse_retry_after(headers.get("retry-after"), headers.get("date"), wall_clock)
         raise RetryableError(UnavailableError(message), wait)
     raise _STATUS_ERRORS.get(status, BadResponseError)(message)
 

@@ -117,14 +117,22 @@ class Budget:
         await trio.sleep(delay)
 
 
-def parse_retry_after(text: str | None, wall_clock: Callable[[], float]) -> float | None:
-    """Seconds to wait, from a ``Retry-After`` header (RFC 9110 section 10.2.3); None: absent or malformed."""
+def parse_retry_after(text: str | None, date: str | None, wall_clock: Callable[[], float]) -> float | None:
+    """Seconds to wait, from a ``Retry-After`` header (RFC 9110 section 10.2.3); None: absent or malformed.
+
+    `date`: the reply's ``Date`` header. A date to wait for is one by the host's clock: ours may be wrong.
+    """
     if text is None:
         return None
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
         return float(text)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - wall_clock())
+        until = parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):
         return None
+    try:
+        now = wall_clock() if date is None else parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        now = wall_clock()
+    return max(0.0, until - now)
