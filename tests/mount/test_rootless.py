@@ -28,6 +28,9 @@ daemon=$!
 for i in $(seq 200); do grep -q serving log && break; sleep 0.05; done
 $as_nobody cat "mnt/$LAYER/diff/big" > content || true
 grep " $PWD/mnt " /proc/mounts > mounts || true
+worker=$(tr -d " " < /proc/$daemon/task/$daemon/children)
+grep NoNewPrivs /proc/$worker/status > privileges
+stat -c %u /proc/$worker/environ >> privileges
 kill -TERM $daemon
 wait $daemon
 grep -c " $PWD/mnt " /proc/mounts > after || true
@@ -60,6 +63,7 @@ def test_a_user_without_privileges_serves_and_reads(registry: FakeRegistry, home
     log = (home / "log").read_text()
     assert result.returncode == 0, result.stderr + log
     assert (home / "content").read_bytes() == CONTENT, log
+    assert (home / "privileges").read_text().split() == ["NoNewPrivs:", "1", "0"], "its memory is root's to look at"
     assert f"user_id={NOBODY}" in (home / "mounts").read_text()
     if Path("/etc/mtab").exists():
         assert (home / "after").read_text().strip() == "0"

@@ -69,10 +69,10 @@ def test_systemd_is_told_of_start_life_reload_and_end(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lose")
-def test_the_capabilities_of_the_unit_are_enough(daemon: Daemon, registry: FakeRegistry) -> None:
+def test_the_capabilities_of_the_unit_are_enough(daemon: Daemon, registry: FakeRegistry, tmp_path: Path) -> None:
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not installed")
-    (kept,) = re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT, re.MULTILINE)
+    kept = " ".join(re.findall(r"^CapabilityBoundingSet=(.*)$", UNIT, re.MULTILINE))
     bounding = ",".join(["-all", *("+" + name.lower().removeprefix("cap_") for name in kept.split())])
     data = os.urandom(3 << 20)
     image = put_image(registry, [build_layer([File("file", data)])])
@@ -81,6 +81,11 @@ def test_the_capabilities_of_the_unit_are_enough(daemon: Daemon, registry: FakeR
     daemon.command = lambda *more: [*words, *plain(*more)]  # type: ignore[method-assign]
     daemon.start()
     assert (daemon.layer(image) / "diff" / "file").read_bytes() == data
+    locked = tmp_path / "graph" / "storage.lock"
+    locked.parent.mkdir()
+    with locked.open("w"), pytest.raises(FileNotFoundError):  # as a podman does that pulls: all of root's capabilities
+        (daemon.layer(image) / "use").touch()
+    assert str(locked.parent) in (daemon.root / "ledger").read_text()
     assert daemon.stop() == 0
 
 

@@ -23,6 +23,7 @@ RestartSec=1
 TimeoutStopSec=30
 WatchdogSec=60
 LimitNOFILE=65536
+LimitCORE=0
 UMask=0077
 {confined}
 [Install]
@@ -43,6 +44,8 @@ OOMScoreAdjust=-500
 # and so on): podman would not see what it mounts.
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_KILL
+# To see in /proc which graph root a podman has locked: without it a pull that broke off is never tidied up.
+CapabilityBoundingSet=CAP_SYS_PTRACE
 DevicePolicy=closed
 DeviceAllow=/dev/fuse rw
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
@@ -51,6 +54,8 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 ProtectHostname=yes
+ProtectClock=yes
+KeyringMode=private
 SystemCallArchitectures=native
 SystemCallFilter=@system-service @mount
 SystemCallErrorNumber=EPERM

@@ -18,6 +18,7 @@ from ..config import Settings
 from ..daemon import run
 from ..errors import RegistryStorageError
 from ..flags import effective_settings
+from . import privileges
 from .handed import GO, OPTION, PREPARED, Handed, say
 
 _PR_SET_PDEATHSIG = 1
@@ -40,6 +41,7 @@ def _settings(arguments: Sequence[str]) -> tuple[Settings, Path]:
 def main(arguments: Sequence[str]) -> int:
     """Prepare, wait for the word, and serve; the exit status: 0 when told to end or the mount is gone."""
     _die_with_supervisor()
+    privileges.give_up()
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(OPTION, type=Handed.from_text, required=True, dest="handed")
     given, rest = parser.parse_known_args(arguments[:2])
