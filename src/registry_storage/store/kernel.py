@@ -226,7 +226,7 @@ def _mount_with_privileges(mountpoint: Path, max_read: int) -> int:
         FILE_SYSTEM.encode(),
         os.fsencode(mountpoint),
         f"fuse.{FILE_SYSTEM}".encode(),
-        ctypes.c_ulong(_MS_NODEV),
+        ctypes.c_ulong(_MS_NODEV | _MS_NOSUID),
         options.encode(),
     )
     if result != 0:
