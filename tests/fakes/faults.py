@@ -22,6 +22,10 @@ KINDS = frozenset(
         "drip",  # wait `seconds` before each piece of `at` bytes
         "headers",  # set `headers`; a value of None removes
         "flip",  # flip the lowest bit of the bytes at `offsets` of the blob
+        "corrupt",  # flip the lowest bit of byte `at`, modulo its length, of the body
+        "swap",  # send the second half of the body before the first
+        "length",  # claim `at` bytes more (or fewer, below 0) than there are, send all, and close
+        "expire",  # from now on no token and no URL that was given out before is accepted
         "cut",  # close after `at` bytes of the request's body, which an upload keeps
         "redirect",  # 307 to `location`
     }

@@ -2,7 +2,8 @@
 
 In a test: ``await nursery.start(FakeRegistry().serve)``, or ``with FakeRegistry().in_thread():``.
 As a process: ``python -m tests.fakes.registry --to 127.0.0.1:5000 --fault '{"kind": "status"}'``; faults are
-then read and changed with GET, POST and DELETE of ``/_fake/faults``, the log is ``/_fake/log``.
+then read and changed with GET, POST and DELETE of ``/_fake/faults``, the log is ``/_fake/log``; POST and DELETE of
+``/_fake/script`` begin (``{"seed": 1}``) and end random faults.
 
 Three listeners: ``host`` (the registry), ``storage_host`` (where blobs are redirected to, by URLs that
 expire) and ``token_host`` (Bearer tokens).
@@ -28,6 +29,7 @@ from registry_storage.descriptor import OCI_MANIFEST, Descriptor
 from registry_storage.digest import Digest
 
 from .answers import Answer, BrokenError, LoggedRequest, ask, joined, refusal
+from .fault_scripts import RandomFaults, Script
 from .faults import Fault
 from .uploads import Uploads
 
@@ -59,6 +61,8 @@ class FakeRegistry:
         self.redirect_blobs = redirect_blobs
         self.upstream = upstream
         self.faults: list[Fault] = []
+        self.script: Script | None = None
+        """Chooses more faults for each request."""
         self.log: list[LoggedRequest] = []
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
@@ -201,6 +205,8 @@ class FakeRegistry:
                     for fault in list(self.faults)
                     if fault.kind != "cut" and fault.strikes(listener, logged.method, logged.path)
                 ]
+                if self.script is not None:
+                    faults += self.script(logged)
                 answer = await self._prepare(logged, faults, stream)
             await self._send(connection, stream, answer, faults, logged.method)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
@@ -251,6 +257,9 @@ class FakeRegistry:
         if "garbage" in kinds:
             await stream.send_all(b"\x16\x03\x01 this is no HTTP \r\n\r\n" * 20)
             raise BrokenError
+        if "expire" in kinds:
+            self.revoke_tokens()
+            self.expire_signatures()
         if (fault := kinds.get("stall")) and fault.at is None:
             await _wait_for_the_end(stream)
         if fault := kinds.get("status"):
@@ -379,6 +388,8 @@ class FakeRegistry:
         ]
         if request.path == "/_fake/log":
             document = [{"method": entry.method, "path": entry.path} for entry in self.log]
+        elif request.path == "/_fake/script":
+            self.script = RandomFaults(**json.loads(request.body)) if request.method == "POST" else None
         elif request.path != "/_fake/faults":
             return refusal(404, "NOT_FOUND")
         elif request.method == "POST":
@@ -409,11 +420,16 @@ class FakeRegistry:
                 answer.headers.pop("content-length", None)
                 framing = {"unframed": ("connection", "close"), "chunked": ("transfer-encoding", "chunked")}
                 answer.headers.update([framing[fault.kind]])
+            elif fault.kind == "length" and isinstance(answer.body, bytes):
+                await _lie(stream, answer, answer.body, fault)
         response = h11.Response(status_code=answer.status, headers=list(answer.headers.items()))
         await stream.send_all(connection.send(response) or b"")
         sent = 0
         if method == "HEAD":
             answer.body = b""
+        for fault in faults:
+            if fault.kind in ("corrupt", "swap") and isinstance(answer.body, bytes) and answer.body:
+                answer.body = _changed(answer.body, fault)
         async with aclosing(_pieces(answer.body)) as pieces:
             async for whole in pieces:
                 piece = _flip(whole, answer.blob_offset + sent, faults)
@@ -434,6 +450,23 @@ class FakeRegistry:
                     await stream.send_all(connection.send(h11.Data(data=piece)) or b"")
                     sent += len(piece)
         await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
+
+
+async def _lie(stream: trio.abc.Stream, answer: Answer, body: bytes, fault: Fault) -> None:
+    """Past h11, which would not."""
+    answer.headers["content-length"] = str(max(0, len(body) + (fault.at or 0)))
+    lines = [f"HTTP/1.1 {answer.status} As told", *(f"{name}: {value}" for name, value in answer.headers.items())]
+    await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
+    raise BrokenError
+
+
+def _changed(body: bytes, fault: Fault) -> bytes:
+    if fault.kind == "swap":
+        middle = len(body) // 2
+        return body[middle:] + body[:middle]
+    changed = bytearray(body)
+    changed[(fault.at or 0) % len(body)] ^= 1
+    return bytes(changed)
 
 
 def _flip(piece: bytes, offset: int, faults: list[Fault]) -> bytes:
@@ -483,6 +516,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--auth", choices=("basic", "bearer"))
     parser.add_argument("--user", action="append", default=[], metavar="NAME:PASSWORD")
     parser.add_argument("--token-seconds", type=float, default=300.0)
+    parser.add_argument("--random-faults", type=int, metavar="SEED", help="for each request, see fault_scripts.py")
     parser.add_argument("--fault", action="append", default=[], metavar="JSON", help="see faults.py")
     given = parser.parse_args(arguments)
     fake = FakeRegistry(
@@ -494,6 +528,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         port=given.port,
         address=given.address,
     )
+    if given.random_faults is not None:
+        fake.script = RandomFaults(given.random_faults)
     fake.faults += [Fault.from_json(json.loads(fault)) for fault in given.fault]
 
     async def run() -> None:
