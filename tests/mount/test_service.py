@@ -17,7 +17,7 @@ from tests.fakes.registry import FakeRegistry
 
 from .conftest import Daemon
 
-UNIT = unit(["registry-storage"], root="/x", user=False)
+UNIT = unit(["registry-storage"], ["registry-storagectl", "upgrade"], root="/x", user=False)
 
 
 class NotifySocket:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -197,34 +197,94 @@ def test_what_was_verified_is_not_hashed_again_by_the_next_worker(daemon: Daemon
     assert path.read_bytes() == FILES["d1/f22"]
 
 
-def test_the_mount_outlives_the_supervisor_where_systemd_keeps_its_descriptors(
-    daemon: Daemon, image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def kept_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], dict[str, int]]]:
+    """Descriptors that a daemon which has just started gave to its descriptor store, by name."""
+    kept: dict[str, int] = {}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE_SECONDS)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        daemon.start()
-        kept: dict[str, int] = {}
-        while True:
-            text, rights, _, _ = systemd.recvmsg(300, socket.CMSG_SPACE(4))
-            if text.startswith(b"READY=1"):
-                break
-            name = dict(line.split("=", 1) for line in text.decode().splitlines())["FDNAME"]
-            kept[name] = array.array("i", rights[0][2])[0]
-        path = daemon.layer(image) / "diff" / "d2/f2"
-        # After one FLUSH the kernel knows that there is none; a child that closes its copy of the file must not wait.
-        assert (path.parent / "f16").read_bytes() == FILES["d2/f16"]
-        with path.open("rb") as file:
-            daemon.stop(signal.SIGKILL)
-            restart_as_systemd_does(daemon, kept, monkeypatch)
-            assert file.read() == FILES["d2/f2"], "a file that was open all the time"
-        assert "the mount of an earlier daemon goes on" in daemon.log_text()
-        assert (path.parent / "f9").read_bytes() == FILES["d2/f9"]
-        for descriptor in kept.values():
+
+        def take() -> dict[str, int]:
+            while True:
+                text, rights, _, _ = systemd.recvmsg(300, socket.CMSG_SPACE(4))
+                if text.startswith(b"READY=1"):
+                    return kept
+                if rights:
+                    name = dict(line.split("=", 1) for line in text.decode().splitlines())["FDNAME"]
+                    kept[name] = array.array("i", rights[0][2])[0]
+
+        yield take
+    for descriptor in kept.values():
+        with suppress(OSError):
             os.close(descriptor)
+
+
+def test_the_mount_outlives_the_supervisor_where_systemd_keeps_its_descriptors(
+    daemon: Daemon, image: BuiltImage, kept_by_systemd: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.start()
+    kept = kept_by_systemd()
+    path = daemon.layer(image) / "diff" / "d2/f2"
+    # After one FLUSH the kernel knows that there is none; a child that closes its copy of the file must not wait.
+    assert (path.parent / "f16").read_bytes() == FILES["d2/f16"]
+    with path.open("rb") as file:
+        daemon.stop(signal.SIGKILL)
+        restart_as_systemd_does(daemon, kept, monkeypatch)
+        assert file.read() == FILES["d2/f2"], "a file that was open all the time"
+    assert "the mount of an earlier daemon goes on" in daemon.log_text()
+    assert (path.parent / "f9").read_bytes() == FILES["d2/f9"]
+    for descriptor in kept.values():
+        os.close(descriptor)
+    assert daemon.stop() == 0
+    assert not os.path.ismount(daemon.mountpoint)
+
+
+def test_a_restart_by_systemd_keeps_the_mount_and_a_stop_does_not(
+    daemon: Daemon, image: BuiltImage, kept_by_systemd: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, jobs = daemon.directory / "bin/systemctl", daemon.directory / "jobs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n[ $1 = list-jobs ] && cat {jobs}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("REGISTRY_STORAGE_UNIT", "ours.service")
+    daemon.start()
+    kept = kept_by_systemd()
+    path = daemon.layer(image) / "diff" / "d2/f2"
+    assert (path.parent / "f16").read_bytes() == FILES["d2/f16"]
+    jobs.write_text("7 other.service stop running\n8 ours.service restart running\n")
+    with path.open("rb") as file:
         assert daemon.stop() == 0
-        assert not os.path.ismount(daemon.mountpoint)
+        assert "the mount stays for the next daemon" in daemon.log_text()
+        restart_as_systemd_does(daemon, kept, monkeypatch)
+        assert file.read() == FILES["d2/f2"], "a file that was open all the time"
+    jobs.write_text("9 other.service restart waiting\n10 ours.service stop running\n")
+    for descriptor in kept.values():
+        os.close(descriptor)
+    assert daemon.stop() == 0
+    assert not os.path.ismount(daemon.mountpoint)
+
+
+def test_a_daemon_that_cannot_start_leaves_the_mount_to_the_next_one(
+    daemon: Daemon, image: BuiltImage, kept_by_systemd: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.start()
+    kept = kept_by_systemd()
+    path = daemon.layer(image) / "diff" / "d2/f2"
+    assert (path.parent / "f16").read_bytes() == FILES["d2/f16"]
+    with path.open("rb") as file:
+        daemon.stop(signal.SIGKILL)
+        right, daemon.arguments = daemon.arguments, (*daemon.arguments, "--metrics", "nowhere")
+        with pytest.raises(AssertionError, match="wanted host:port"):
+            restart_as_systemd_does(daemon, kept, monkeypatch)
+        daemon.arguments = right
+        restart_as_systemd_does(daemon, kept, monkeypatch)
+        assert file.read() == FILES["d2/f2"]
+    for descriptor in kept.values():
+        os.close(descriptor)
+    assert daemon.stop() == 0
 
 
 def restart_as_systemd_does(daemon: Daemon, kept: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:

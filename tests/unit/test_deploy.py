@@ -14,11 +14,14 @@ STORES = Stores(Path(STORE), Path("/var/lib/registry-storage/images"))
 
 
 def test_the_units_are_the_programs_own() -> None:
-    root = unit(["/opt/registry-storage/bin/registry-storage", STORE], root="/var/lib/registry-storage", user=False)
-    assert (DEPLOY / "registry-storage.service").read_text() == root
-    data = "%h/.local/share/registry-storage"
-    user = unit(["%h/.local/bin/registry-storage", "--root", data, f"{data}/store"], root="", user=True)
-    assert (DEPLOY / "registry-storage-user.service").read_text() == user.replace("%%", "%")
+    bin_directory, root = "/opt/registry-storage/bin", "/var/lib/registry-storage"
+    command, reload = [f"{bin_directory}/registry-storage", STORE], [f"{bin_directory}/registry-storagectl", "upgrade"]
+    assert (DEPLOY / "registry-storage.service").read_text() == unit(command, reload, root=root, user=False)
+    bin_directory, at_root = "%h/.local/bin", ["--root", "%h/.local/share/registry-storage"]
+    command = [f"{bin_directory}/registry-storage", *at_root, f"{at_root[1]}/store"]
+    reload = [f"{bin_directory}/registry-storagectl", "upgrade", *at_root]
+    text = unit(command, reload, root="", user=True).replace("%%", "%")
+    assert (DEPLOY / "registry-storage-user.service").read_text() == text
 
 
 def test_storage_conf_is_the_programs_own() -> None:

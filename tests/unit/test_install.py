@@ -164,7 +164,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, user: bool) -
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     path = tmp_path / "registry-storage.service"
-    text = unit(["/bin/true", "/var/lib/registry-storage/store"], root=str(tmp_path), user=user)
+    text = unit(["/bin/true", "/var/lib/registry-storage/store"], ["/bin/true"], root=str(tmp_path), user=user)
     path.write_text("\n".join(line for line in text.splitlines() if not line.startswith("Documentation=")))
     command = ["systemd-analyze", "verify", "--man=no", *(["--user"] if user else []), str(path)]
     environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
@@ -174,6 +174,6 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, user: bool) -
 
 
 def test_a_command_with_odd_characters_survives_in_the_unit() -> None:
-    text = unit(["/opt/my apps/registry-storage", "/x/100%"], root="/x", user=False)
+    text = unit(["/opt/my apps/registry-storage", "/x/100%"], ["/bin/true"], root="/x", user=False)
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
     assert line == "ExecStart='/opt/my apps/registry-storage' /x/100%%"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..names import DAEMON, DEFAULT_MOUNTPOINT, DEFAULT_ROOT
+from ..names import CONTROL, DAEMON, DEFAULT_MOUNTPOINT, DEFAULT_ROOT
 from ..podman.storage_conf import IMAGE_STORES, LAYER_STORES, StorageConf, place
 from .storage_lines import Stores, layer_entry, new_tables, with_stores
 from .units import SERVICE, unit
@@ -62,10 +62,13 @@ def plan(
     mount = mountpoint or (state / "store" if user or root else Path(DEFAULT_MOUNTPOINT))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     units = config / "systemd/user" if user else Path("/etc/systemd/system")
-    options = [*(["--root", str(state)] if user or root else []), *(["--images", str(images)] if images else [])]
-    command = [*daemon_command(), *options, str(mount)]
+    at_root = ["--root", str(state)] if user or root else []
+    more = ["--images", str(images)] if images else []
+    command = [*_program(DAEMON, "registry_storage"), *at_root, *more, str(mount)]
     stores = Stores(mount if layer_store else None, images or state / "images")
-    files = [PlannedFile(_under(prefix, units / SERVICE), unit(command, root=str(state), user=user), "the service")]
+    reload = [*_program(CONTROL, "registry_storage.ctl"), "upgrade", *at_root]
+    text = unit(command, reload, root=str(state), user=user)
+    files = [PlannedFile(_under(prefix, units / SERVICE), text, "the service")]
     by_hand: list[str] = []
     _plan_storage_conf(files, by_hand, stores, mount, user, prefix, environ)
     start = f"systemctl {'--user ' if user else ''}enable --now {DAEMON}"
@@ -111,13 +114,13 @@ def _plan_storage_conf(
         by_hand.append(f"{path}: take {layer_entry(mount)} out of {LAYER_STORES}: {forgotten}")
 
 
-def daemon_command() -> list[str]:
-    """How the daemon of this installation is started."""
-    script = Path(sysconfig.get_path("scripts"), DAEMON)
+def _program(name: str, module: str) -> list[str]:
+    """How a program of this installation is started."""
+    script = Path(sysconfig.get_path("scripts"), name)
     if script.is_file():
         return [str(script)]
-    found = shutil.which(DAEMON)
-    return [found] if found else [sys.executable, "-m", "registry_storage"]
+    found = shutil.which(name)
+    return [found] if found else [sys.executable, "-m", module]
 
 
 def check(planned: Plan) -> str:

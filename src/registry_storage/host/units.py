@@ -17,7 +17,7 @@ Documentation=man:{daemon}(1)
 Type=notify
 NotifyAccess=all
 ExecStart={command}
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload={reload}
 Restart=always
 RestartSec=1
 TimeoutStopSec=30
@@ -37,7 +37,9 @@ After=local-fs.target network.target
 RequiresMountsFor={root}
 """
 _SYSTEM_CONFINED = """\
+# A restart keeps the mount: its descriptor waits here for the next daemon, and containers go on.
 FileDescriptorStoreMax=16
+Environment=REGISTRY_STORAGE_UNIT=%n
 OOMScoreAdjust=-500
 
 # No option here may give the service a mount namespace of its own (ProtectSystem=, PrivateTmp=, ProtectKernelTunables=
@@ -67,9 +69,14 @@ _USER_CONFINED = """\
 """
 
 
-def unit(command: Sequence[str], *, root: str, user: bool) -> str:
-    """The text of the unit that runs `command`, with its state in `root`."""
-    words = shlex.join(command).replace("%", "%%")
+def unit(command: Sequence[str], reload: Sequence[str], *, root: str, user: bool) -> str:
+    """The text of the unit that runs `command`, with its state in `root`; `reload` lets a new worker take over."""
     order = _USER_ORDER if user else _SYSTEM_ORDER.format(root=root)
     confined, target = (_USER_CONFINED, "default.target") if user else (_SYSTEM_CONFINED, "multi-user.target")
-    return _UNIT.format(daemon=DAEMON, command=words, order=order, confined=confined, target=target)
+    return _UNIT.format(
+        daemon=DAEMON, command=_words(command), reload=_words(reload), order=order, confined=confined, target=target
+    )
+
+
+def _words(command: Sequence[str]) -> str:
+    return shlex.join(command).replace("%", "%%")

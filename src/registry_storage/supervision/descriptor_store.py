@@ -5,6 +5,8 @@ What was agreed with the kernel stands in the descriptor's name. Without systemd
 
 import os
 import re
+import signal
+import subprocess
 
 from ..notify import notify
 from ..store import kernel
@@ -14,6 +16,9 @@ _FIRST = 3
 """SD_LISTEN_FDS_START."""
 _DEVICE = re.compile(r"fuse-([0-9]{1,8})-([0-9]{1,4})-([0-9]{1,12})", re.ASCII)
 _VERIFIED = "verified"
+UNIT = "REGISTRY_STORAGE_UNIT"
+"""In the environment: the name of the unit that we are, which says in this way that it keeps descriptors."""
+_ANSWER_SECONDS = 5.0
 
 
 def _name(mounted: Mounted) -> str:
@@ -50,3 +55,21 @@ def take_back() -> tuple[Mounted, int] | None:
         else:
             os.close(number)
     return None if mounted is None or verified is None else (mounted, verified)
+
+
+def survives_stop() -> bool:
+    """Whether systemd stops us only to start us again, so that what it keeps finds a new owner."""
+    unit = os.environ.get(UNIT, "")
+    if not unit:
+        return False
+    command = ["systemctl", *([] if os.geteuid() == 0 else ["--user"]), "list-jobs", "--plain", "--no-legend"]
+    # systemd's SIGTERM is for every process of the service, also for those that begin meanwhile.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    jobs = [line.split() for line in said.stdout.splitlines()]  # number, unit, kind, state
+    return any(job[1:3] == [unit, "restart"] for job in jobs)

@@ -50,14 +50,17 @@ class Supervisor:
         else:
             mounted, verified = kept
             _log.info("%s: the mount of an earlier daemon goes on", mountpoint)
+        self._inherited = kept is not None
         self._handed = Handed(
             mounted.device, self._root.lock, verified, -1, mounted.max_read,
-            mounted.handshake.minor, mounted.handshake.flags, again=kept is not None,
+            mounted.handshake.minor, mounted.handshake.flags, again=self._inherited,
         )  # fmt: skip
         self._worker: WorkerProcess | None = None
         self._successor: WorkerProcess | None = None
         self._served = False
         self._ending = False
+        self._keeps_mount = False
+        """It is for the next supervisor."""
         self._status = 0
         self._deaths = 0
         self._start_at = 0.0
@@ -80,9 +83,10 @@ class Supervisor:
                     key.data(key.fileobj)
                 self._keep_time()
         finally:
-            if kernel.is_alive(self._handed.device):
-                kernel.unmount(self._mountpoint)
-            descriptor_store.forget(self._handed.mounted)
+            if not self._keeps_mount:
+                if kernel.is_alive(self._handed.device):
+                    kernel.unmount(self._mountpoint)
+                descriptor_store.forget(self._handed.mounted)
             os.close(self._handed.device)
             self._root.close()
         _log.info("stopped")
@@ -208,7 +212,12 @@ class Supervisor:
         self._ending = True
         notify("STOPPING=1")
         if kernel.is_alive(self._handed.device):
-            kernel.unmount(self._mountpoint)
+            # A daemon that cannot start is started again by whoever keeps the mount, until the mistake is mended.
+            self._keeps_mount = self._inherited if self._status else descriptor_store.survives_stop()
+            if self._keeps_mount:
+                _log.info("%s: the mount stays for the next daemon", self._mountpoint)
+            else:
+                kernel.unmount(self._mountpoint)
         self._leave_by = time.monotonic() + LEAVE_SECONDS
         for worker in (self._worker, self._successor):
             if worker is not None:
