@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -61,11 +62,12 @@ def _seen_from_here(stand: Stand, layer: Path) -> Path:
 
 
 def _read_everything(directory: Path) -> None:
-    for folder, _, files in os.walk(directory):
+    """Relative to each folder: the store is asked anew for every part of a path that leads through its own tree."""
+    for _, _, files, folder in os.fwalk(directory):
         for name in files:
-            path = Path(folder) / name
-            if path.is_file() and not path.is_symlink():
-                path.read_bytes()
+            if stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+                with open(os.open(name, os.O_RDONLY, dir_fd=folder), "rb") as file:
+                    file.read()
 
 
 def _wait_until_complete(stand: Stand, wanted_bytes: int) -> None:

@@ -19,12 +19,16 @@ from .conftest import Daemon
 
 GOOD, BAD = os.urandom(50_000), os.urandom(50_000)
 FILLER = os.urandom(300_000)
-QUICK = ("--no-background-fetch", "--no-prefetch", "--read-timeout-seconds", "5", "--lookup-timeout-seconds", "4")
+QUICK = ("--no-background-fetch", "--no-prefetch", "--read-timeout-seconds", "2", "--lookup-timeout-seconds", "2")
 
 
 @pytest.fixture(params=KINDS)
 def layer(request: pytest.FixtureRequest) -> BuiltLayer:
     return build_layer([File("good", GOOD), File("filler", FILLER), File("etc/bad", BAD)], request.param)
+
+
+any_layer = pytest.mark.parametrize("layer", [KINDS[0]], indirect=True)
+"""What does not come to the layer: its format makes no difference."""
 
 
 @pytest.fixture
@@ -68,24 +72,37 @@ def eventually_found(path: Path, seconds: float = 10.0) -> bool:
     return True
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.9, 0.999])
-def test_a_flipped_bit_in_a_chunk_fails_that_chunk_only(
-    daemon: Daemon, registry: FakeRegistry, diff: Path, layer: BuiltLayer, place: float
-) -> None:
-    (offset, size), *_ = layer.places["etc/bad"]
-    fault = registry.inject("flip", path="/blobs/", times=None, offsets=(offset + int(size * place),))
-    error = read_error(diff / "etc/bad")
-    if error is None:  # a bit that the decoder does not look at, as some of a gzip header are
-        assert (diff / "etc/bad").read_bytes() == BAD
-    else:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_in_a_chunk_fails_that_chunk_only(daemon: Daemon, registry: FakeRegistry, kind: str) -> None:
+    bad = {f"etc/bad{place}": (place, os.urandom(50_000)) for place in (0.0, 0.3, 0.5, 0.9, 0.999)}
+    files = [File("good", GOOD), File("filler", FILLER), *(File(name, data) for name, (_, data) in bad.items())]
+    layer = build_layer(files, kind)
+    image = put_image(registry, [layer])
+    daemon.arguments = QUICK
+    daemon.start()
+    diff = daemon.layer(image) / "diff"
+    wrong = []
+    for name, (place, _) in bad.items():
+        (offset, size), *_ = layer.places[name]
+        wrong.append(offset + int(size * place))
+    fault = registry.inject("flip", path="/blobs/", times=None, offsets=tuple(wrong))
+    refused = 0
+    for name, (_, data) in bad.items():
+        error = read_error(diff / name)
+        if error is None:  # a bit that the decoder does not look at, as some of a gzip header are
+            assert (diff / name).read_bytes() == data
+            continue
+        refused += 1
         assert error == errno.EIO
         log = daemon.log_text()
         assert str(layer.descriptor.digest) in log
-        assert "/etc/bad: chunk" in log
+        assert f"/{name}: chunk" in log
+    assert refused >= 3
     assert (diff / "good").read_bytes() == GOOD
     assert (diff / "filler").read_bytes() == FILLER
     registry.faults.remove(fault)
-    assert (diff / "etc/bad").read_bytes() == BAD
+    for name, (_, data) in bad.items():
+        assert (diff / name).read_bytes() == data
 
 
 @pytest.mark.parametrize(
@@ -112,7 +129,8 @@ def test_a_registry_that_misbehaves_gives_eio_in_time_and_is_asked_again(
     layer = build_layer([File("good", GOOD), File("filler", FILLER), File("etc/bad", BAD)])
     image = put_image(registry, [layer])
     daemon.arguments = QUICK
-    daemon.start()
+    # What stalls is given up after eight seconds, and until then whoever comes waits with the others.
+    daemon.start(*(("--read-timeout-seconds", "5") if kind == "stall" else ()))
     path = daemon.layer(image) / "diff" / "etc/bad"
     path.stat()
     fault = registry.inject(kind, path="/blobs/", times=None, **settings)
@@ -184,6 +202,7 @@ def test_the_toc_of_another_layer_is_refused(daemon: Daemon, registry: FakeRegis
     assert f"wanted {one.toc_digest}" in daemon.log_text()
 
 
+@any_layer
 def test_a_lookup_that_failed_while_the_registry_was_down_succeeds_seconds_later(
     daemon: Daemon, registry: FakeRegistry, image: BuiltImage
 ) -> None:
@@ -197,6 +216,7 @@ def test_a_lookup_that_failed_while_the_registry_was_down_succeeds_seconds_later
     assert eventually_found(daemon.layer(image) / "diff", 5)
 
 
+@any_layer
 def test_a_stalled_registry_holds_a_lookup_for_the_configured_time_only(
     daemon: Daemon, registry: FakeRegistry, image: BuiltImage
 ) -> None:
@@ -205,7 +225,7 @@ def test_a_stalled_registry_holds_a_lookup_for_the_configured_time_only(
     registry.inject("stall", at=None, times=None)
     started = time.monotonic()
     assert lookup_error(daemon.layer(image) / "diff") == errno.EIO
-    assert 3 < time.monotonic() - started < 6
+    assert 1.5 < time.monotonic() - started < 6
 
 
 def test_a_plain_layer_is_refused_at_once_with_the_reason_logged_once(
@@ -257,6 +277,7 @@ def test_a_bit_that_rotted_on_disk_is_never_served(
     assert "is damaged on disk; it will be fetched again" in daemon.log_text()
 
 
+@any_layer
 @pytest.mark.parametrize("name", ["index", "content", "present"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "garbage"])
 def test_a_damaged_file_of_the_cache_is_made_again(
@@ -278,6 +299,7 @@ def test_a_damaged_file_of_the_cache_is_made_again(
     assert (diff / "filler").read_bytes() == FILLER
 
 
+@any_layer
 def test_a_document_that_rotted_on_disk_is_fetched_again(daemon: Daemon, image: BuiltImage) -> None:
     daemon.start()
     assert (daemon.image(image) / "config").read_bytes() == image.config
