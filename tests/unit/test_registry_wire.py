@@ -158,6 +158,33 @@ async def test_an_idle_connection_that_the_server_closed_is_not_used(start: Star
     await client.aclose()
 
 
+async def test_connections_that_the_server_closed_are_forgotten_while_others_look_for_one(start: Start) -> None:
+    reply = OK + b"Content-Length: 2\r\n\r\nok"
+    server = await start(*[[reply]] * 8)
+    client = wire()
+    bodies = [(await get(client, server.url))[1] for _ in range(4)]
+    for body in bodies:
+        assert await read(body) == b"ok"
+        await body.aclose()
+    with trio.fail_after(20):
+        while any(connection.is_alive for connection in client._idle):
+            await trio.sleep(0.001)
+    assert len(client._idle) == 4
+    bodies.clear()
+
+    async def one() -> None:
+        bodies.append((await get(client, server.url))[1])
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(one)
+    for body in bodies:
+        assert await read(body) == b"ok"
+        await body.aclose()
+    assert server.connections == 8
+    await client.aclose()
+
+
 async def test_a_body_that_is_left_early_closes_its_connection_and_frees_its_place(
     start: Start,
 ) -> None:

@@ -210,9 +210,11 @@ class Wire:
 
     async def _forget_old(self) -> None:
         now = trio.current_time()
-        for connection in tuple(self._idle):
-            if now - connection.idle_since > self._idle_seconds or not connection.is_alive:
-                self._idle.remove(connection)
+        old = [one for one in self._idle if now - one.idle_since > self._idle_seconds or not one.is_alive]
+        for connection in old:  # all of them before anybody else can run, who would find them closed
+            self._idle.remove(connection)
+        with trio.CancelScope(shield=True):
+            for connection in old:
                 await connection.aclose()
 
     async def _connect(self, url: httpx.URL, place: _Place) -> _Connection:
