@@ -49,6 +49,11 @@ def _setting(
     return field(default=default, metadata=about)
 
 
+STARTING_READ_AHEAD_KIB = 16
+"""The kernel's read-ahead while the container of an optimized image starts, and while it is recorded what such a
+container reads: little, so that hardly more is fetched than is read; the same, so that all of it is fetched ahead."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. A field is a key of the file and, with dashes, a flag."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from registry_storage.convert.accesses import FileAccess, through_links
 from registry_storage.convert.prefetch import Pattern, Wishes, parse_list, parse_records, topmost
 from registry_storage.digest import Digest
 from registry_storage.errors import InvalidInputError
@@ -84,7 +85,35 @@ def test_a_record_without_a_layer_means_the_topmost() -> None:
     assert wishes.assign(IMAGE, 2, [["a"], ["a"]]) == ([(), ("a",)], [])
 
 
+def test_parts_of_files_come_in_the_order_of_reading() -> None:
+    text = (
+        '{"path": "a", "layerIndex": 0, "ranges": [[0, 10], [50, 5]], "turns": [1, 3]}\n'
+        '{"path": "b", "layerIndex": 0, "ranges": [[7, 1]], "turns": [2]}\n'
+        '{"path": "c", "layerIndex": 0}\n'
+        '{"path": "d", "layerIndex": 1}\n'
+    )
+    wishes = Wishes(parse_records(text, "record"))
+    chosen, _ = wishes.assign(IMAGE, 2, [[], []])
+    assert wishes.accesses(IMAGE, chosen) == [(("a", 0, 10), ("b", 7, 1), ("a", 50, 5), ("c", 0, None)), ()]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    ['"ranges": 1', '"ranges": [[1]]', '"ranges": [[1, -1]]', '"ranges": [[0, true]]', '"ranges": [], "turns": 1'],
+)
+def test_broken_ranges_are_an_error(fields: str) -> None:
+    with pytest.raises(InvalidInputError, match="record, line 1"):
+        parse_records(f'{{"path": "a", {fields}}}', "record")
+
+
 @pytest.mark.parametrize("line", ["[]", "{}", "x", '{"path": 1}', '{"path": "a", "layerIndex": -1}', '{"path"'])
 def test_a_broken_record_is_an_error_with_its_line(line: str) -> None:
     with pytest.raises(InvalidInputError, match="record, line 2"):
         parse_records('{"path": "ok"}\n' + line, "record")
+
+
+def test_hard_links_in_circles_end() -> None:
+    links = {"a": "b", "b": "a", "c": "d", "d": "file"} | {f"n{n}": f"n{n + 1}" for n in range(3000)}
+    accesses = [FileAccess(path, 0, 1) for path in ("a", "c", "d", "file", "n0")]
+    paths = [access.path for access in through_links(accesses, links)]
+    assert paths[1:4] == ["file", "file", "file"]

@@ -22,11 +22,13 @@ from registry_storage.convert import (
     verify_written,
     write_layer,
 )
+from registry_storage.convert.accesses import FileAccess
 from registry_storage.convert.tar_source import source_paths
 from registry_storage.digest import Digest
 from registry_storage.errors import FormatError, InvalidInputError, VerificationError
 from registry_storage.formats.chunker import crc64
 from registry_storage.formats.detect import detect
+from registry_storage.formats.prefetch_ranges import PREFETCH_ANNOTATION, parse_ranges
 from registry_storage.testing.sample_tar import entry, files_tar, make_tar, noise, sample_tar, text
 
 LAZY = [LayerKind.ESTARGZ, LayerKind.ZSTD_CHUNKED_PODMAN, LayerKind.ZSTD_CHUNKED_STARGZ]
@@ -342,3 +344,43 @@ def test_a_file_of_many_batches_has_its_digest() -> None:
         _, written = write(files_tar({"big": data}), kind, chunk_size=1 << 20)
         one = next(one for one in json.loads(written.toc)["entries"] if one["name"] == "big")
         assert one["digest"] == f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+# What is read of files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LAZY)
+def test_a_file_that_is_read_in_parts_comes_last_and_one_that_is_hardly_read_stays_behind_the_landmark(
+    kind: LayerKind,
+) -> None:
+    big = 1 << 20
+    tar = files_tar({"other": b"1", "hardly": noise(big), "partly": noise(big), "whole": noise(big), "small": b"2"})
+    accesses = (
+        FileAccess("hardly", 0, 4096),
+        FileAccess("partly", 0, 3 * big // 4),
+        FileAccess("whole", 0, big),
+        FileAccess("small", 0, 1),
+    )
+    wanted = ("hardly", "partly", "whole", "small")
+    _, written = write(tar, kind, prioritized=wanted, accesses=accesses)
+    entries = json.loads(written.toc)["entries"]
+    order = [one["name"] for one in entries if one["type"] == "reg"]
+    assert order == ["whole", "small", "partly", ".prefetch.landmark", "other", "hardly"]
+    chunks = {name: sum(one["name"] == name for one in entries) for name in wanted}
+    if kind is not LayerKind.ZSTD_CHUNKED_PODMAN:  # which finds its chunks in the content
+        assert chunks == {"hardly": 16, "partly": 16, "whole": 1, "small": 1}
+    ranges = parse_ranges(written.descriptor.annotations[PREFETCH_ANNOTATION], written.descriptor.size)
+    assert sum(size for _, size in ranges) < 2.1 * big
+
+
+def test_what_is_read_through_a_hard_link_is_read_of_its_target() -> None:
+    tar = make_tar([(entry("target"), noise(500_000)), (entry("link", type=tarfile.LNKTYPE, linkname="target"), b"")])
+    accesses = (FileAccess("link", 0, None),)
+    _, written = write(tar, LayerKind.ESTARGZ, prioritized=("link",), accesses=accesses)
+    [(_, size)] = parse_ranges(written.descriptor.annotations[PREFETCH_ANNOTATION], written.descriptor.size)
+    assert size >= 500_000
+
+
+def test_nothing_is_told_where_nobody_knows_what_is_read() -> None:
+    _, written = write(files_tar({"a": b"1"}), LayerKind.ESTARGZ, prioritized=("a",))
+    assert PREFETCH_ANNOTATION not in written.descriptor.annotations

@@ -5,20 +5,24 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import trio
 
 from ..convert import work
+from ..convert.destinations import LayoutDestination
 from ..convert.image import Conversion, PlannedImage
-from ..convert.places import Place
-from ..convert.prefetch import Record, Wishes
+from ..convert.image_options import Converted, ImageOptions
+from ..convert.options import LayerKind, WriteOptions
+from ..convert.prefetch import Read, Record, Wishes
+from ..convert.report import Reporter
+from ..convert.serving import LayoutRegistry
 from ..convert.sources import Source
 from ..convert.work import WorkDirectory
-from ..convert.workload import Access, Profiler, Workload, write_record
+from ..convert.workload import Access, Profiler, Workload, WorkloadError, check_lazy, write_record
 from ..digest import Digest
-from ..errors import FormatError, InvalidInputError
+from ..errors import FormatError, InvalidInputError, RegistryStorageError
 from ..formats.detect import detect
 from . import convert
 from .opening import open_destination, open_source, registry_client
@@ -110,7 +114,13 @@ async def run(arguments: Arguments) -> int:
 def _with_first(conversion: convert.Arguments, accesses: Sequence[Access]) -> convert.Arguments:
     """What was read now comes before what was wished for."""
     records = [
-        Record(access.path, Digest.parse(access.manifest_digest), access.layer_index) for access in accesses
+        Record(
+            access.path,
+            Digest.parse(access.manifest_digest),
+            access.layer_index,
+            tuple(Read(turn, *part) for turn, part in zip(access.turns, access.ranges, strict=True)),
+        )
+        for access in accesses
     ]
     wishes = conversion.options.wishes
     wishes = Wishes((*records, *wishes.records), wishes.patterns)
@@ -125,19 +135,51 @@ async def _record(conversion: convert.Arguments, workload: Workload) -> list[Acc
             destination = open_destination(conversion.destination, source, client, directory, ())
             plan = await Conversion(source, destination, options, directory, watcher).plan()
             image = _for_this_host(plan.images, conversion, source)
-            lazy = conversion.source.transport == "docker" and _is_lazy(image)
-            watcher.message(f"running {conversion.source} ({'lazily' if lazy else 'after a full pull'})")
-        return await trio.to_thread.run_sync(
-            _profile, directory, conversion.source, workload, lazy, str(image.document.digest), sys.stderr
-        )
+            digest = str(image.document.digest)
+            name = str(conversion.source.reference or conversion.source)
+            profile = partial(_profile, directory, workload, digest)
+            if conversion.source.transport == "docker" and _is_lazy(image):
+                watcher.message(f"running {conversion.source} lazily")
+                return await trio.to_thread.run_sync(partial(profile, name, lazy=True))
+            try:
+                check_lazy()
+                layout = directory.file("lazy")
+                watcher.message(f"converting {conversion.source} here, to run it lazily")
+                made = await _convert_to_run(source, layout, options, directory, watcher)
+                with LayoutRegistry(layout, Digest.parse(made.digest), made.media_type) as registry:
+                    return await trio.to_thread.run_sync(partial(profile, registry.image, lazy=True, plain_http=True))
+            except (WorkloadError, RegistryStorageError) as error:
+                watcher.message(f"it cannot be run lazily: {error}")
+            watcher.message(f"running {conversion.source} after a full pull")
+            return await trio.to_thread.run_sync(partial(profile, name, lazy=False))
+
+
+async def _convert_to_run(
+    source: Source, layout: Path, options: ImageOptions, directory: WorkDirectory, watcher: Reporter
+) -> Converted:
+    """The image for this host as one that podman can run lazily, with as little work as possible."""
+    layer = WriteOptions(LayerKind.ZSTD_CHUNKED_PODMAN, level=1)
+    options = ImageOptions(layer, oci=True, default_platform=options.default_platform, jobs=options.jobs)
+    conversion = Conversion(source, LayoutDestination(layout, None, str(layout)), options, directory, watcher)
+    made = await conversion.run(await conversion.plan())
+    for result in made.images[0].layers:
+        if result.outcome == "left":
+            raise WorkloadError(f"layer {result.source.digest} cannot be converted")
+    return made
 
 
 def _profile(
-    directory: WorkDirectory, place: Place, workload: Workload, lazy: bool, manifest_digest: str, output: IO[str]
+    directory: WorkDirectory,
+    workload: Workload,
+    manifest_digest: str,
+    name: str,
+    *,
+    lazy: bool,
+    plain_http: bool = False,
 ) -> list[Access]:
-    name = str(place.reference) if place.transport == "docker" else str(place)
-    with Profiler(directory.file("run"), lazy=lazy, manifest_digest=manifest_digest) as profiler:
-        return profiler.run(name, workload, output)
+    work = directory.file("run")
+    with Profiler(work, lazy=lazy, manifest_digest=manifest_digest, plain_http=plain_http) as profiler:
+        return profiler.run(name, workload, sys.stderr)
 
 
 def _for_this_host(images: Sequence[PlannedImage], conversion: convert.Arguments, source: Source) -> PlannedImage:

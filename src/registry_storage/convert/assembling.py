@@ -43,11 +43,17 @@ class Assembler:
         self._padding = b""
 
     def add(
-        self, entry: TarEntry, content: Iterable[Bytes], padding: Callable[[], bytes], *, own_piece: bool = False
+        self,
+        entry: TarEntry,
+        content: Iterable[Bytes],
+        padding: Callable[[], bytes],
+        *,
+        own_piece: bool = False,
+        chunker: Chunker | None = None,
     ) -> None:
         """An entry; `content` has `entry.size` bytes, then `padding` is asked for.
 
-        With `own_piece` its payload begins a piece in any case.
+        With `own_piece` its payload begins a piece in any case. `chunker`: for this entry alone.
         """
         self._cut_if_long()
         self._batch.data += entry.raw
@@ -55,7 +61,7 @@ class Assembler:
         if entry.size:
             if own_piece:
                 self._cut(len(self._batch.data))
-            self._payload(file, content)
+            self._payload(file, content, chunker or self._chunker)
         self._padding = padding()
         self._batch.data += self._padding
         self._batch.finished.append(file)
@@ -77,16 +83,16 @@ class Assembler:
         if size - max(self._payload_end, self._piece_start) >= _HEADERS_BYTES:
             self._cut(size)
 
-    def _payload(self, file: PendingFile, content: Iterable[Bytes]) -> None:
+    def _payload(self, file: PendingFile, content: Iterable[Bytes], chunker: Chunker) -> None:
         self._file, self._file_start, self._file_crosses = file, len(self._batch.data), False
         self._chunk_start = self._file_start
         offset = 0
         for block in content:
             self._batch.data += block
-            for size, is_hole in self._chunker.feed(block):
+            for size, is_hole in chunker.feed(block):
                 self._chunk(file, offset, size, is_hole)
                 offset += size
-        for size, is_hole in self._chunker.finish():
+        for size, is_hole in chunker.finish():
             self._chunk(file, offset, size, is_hole)
             offset += size
         end = self._payload_end = self._chunk_start

@@ -18,6 +18,7 @@ from ..descriptor import (
 )
 from ..digest import Digest
 from ..errors import InvalidDocumentError
+from ..formats.prefetch_ranges import PREFETCH_ANNOTATION
 
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -48,6 +49,7 @@ _OURS = (
     "io.containers.zstd-chunked.",
     "io.github.containers.zstd-chunked.",
     "containerd.io/uncompressed",
+    PREFETCH_ANNOTATION,
 )
 """Annotations of a layer that speak of its bytes; those of other bytes must go."""
 

@@ -151,9 +151,10 @@ class Conversion:
         if len(diff_ids) != len(manifest.layers):
             raise InvalidDocumentError(f"{what}: diff_ids: wanted {len(manifest.layers)}, got {len(diff_ids)}")
         prioritized = await self._prioritized(document.digest, manifest, plan)
+        accesses = self._options.wishes.accesses(document.digest, prioritized)
         jobs = tuple(
-            Job(layer, diff_id, first)
-            for layer, diff_id, first in zip(manifest.layers, diff_ids, prioritized, strict=True)
+            Job(layer, diff_id, first, read)
+            for layer, diff_id, first, read in zip(manifest.layers, diff_ids, prioritized, accesses, strict=True)
         )
         return PlannedImage(document, manifest, config, platform_of(config), jobs)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 from ..descriptor import Descriptor
@@ -11,6 +11,7 @@ from ..errors import FormatError
 from ..formats.base import Compressor
 from ..formats.chunker import Chunker, FixedChunker, content_chunker
 from ..formats.estargz import END_OF_ARCHIVE, EStargzWriter, tar_header
+from ..formats.prefetch_ranges import PREFETCH_ANNOTATION, format_ranges
 from ..formats.tar.content import SourceEntry
 from ..formats.tar.entry import TarEntry
 from ..formats.tar.split import TarSplitWriter
@@ -18,6 +19,7 @@ from ..formats.toc_writer import ChunkRecord, Dialect, TocWriter, check_describa
 from ..formats.unpacking import unpacked_blocks
 from ..formats.zstd_chunked import ZstdChunkedWriter
 from ..toc.special_names import LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK
+from .accesses import PARTLY_CHUNK_SIZE, PARTLY_READ, FileAccess, blob_ranges
 from .assembling import Assembler, Cutting
 from .options import LayerKind, WriteOptions
 from .packing import Packer, PendingFile
@@ -89,6 +91,10 @@ class _Conversion:
         self._toc = TocWriter(Dialect(podman=self._podman))
         self._split = TarSplitWriter(options.effective_level) if self._podman else None
         self._entry_count = 0
+        self._parts: Mapping[str, float] = {}
+        self._accesses: tuple[FileAccess, ...] = ()
+        self._read: dict[str, Sequence[ChunkRecord]] = {}
+        """The chunks of files that are read, as far as they are written."""
 
     def run(
         self, source: BinaryIO, target: BinaryIO, jobs: int, progress: Callable[[int], None]
@@ -130,7 +136,10 @@ class _Conversion:
 
     def _add_reordered(self, tar: TarSource, assembler: Assembler) -> None:
         options = self._options
-        for one in tar.reordered(options.prioritized, allow_missing=options.allow_missing):
+        for one in tar.reordered(options.prioritized, options.accesses, allow_missing=options.allow_missing):
+            if not self._read:
+                self._accesses, self._parts = tar.accesses, tar.parts
+                self._read = {access.path: () for access in tar.accesses}
             if isinstance(one, SourceEntry):
                 self._add(assembler, one)
             else:
@@ -145,7 +154,10 @@ class _Conversion:
                 "the diffID cannot be kept, because its content is not in the tar as a whole"
             )
         self._entry_count += 1
-        assembler.add(entry, one.content(), one.padding)
+        chunker = None
+        if self._parts.get(os.fsdecode(entry.path), 1.0) < PARTLY_READ and not self._podman:
+            chunker = FixedChunker(min(self._options.chunk_size, PARTLY_CHUNK_SIZE))
+        assembler.add(entry, one.content(), one.padding, chunker=chunker)
 
     def _finished(self, file: PendingFile) -> None:
         """In the order of the tar: the blob holds all chunks of `file` now."""
@@ -158,9 +170,21 @@ class _Conversion:
             for chunk in file.chunks
         ]  # fmt: skip
         self._toc.add(entry, file.digest, chunks)
+        self._remember(entry, chunks)
         if self._split is not None:
             self._split.raw(file.raw)
             self._split.file(entry.name, entry.size, file.crc)
+
+    def _remember(self, entry: TarEntry, chunks: Sequence[ChunkRecord]) -> None:
+        """For the ranges that are read; of a name that comes twice the last counts."""
+        path = os.fsdecode(entry.path)
+        if path in self._read and entry.type == "reg":
+            self._read[path] = chunks
+
+    def _ranges(self) -> Mapping[str, str]:
+        """The annotation that tells what is read; empty where nobody knows."""
+        ranges = blob_ranges(self._accesses, self._read)
+        return {PREFETCH_ANNOTATION: format_ranges(ranges)} if ranges else {}
 
     def _finish(self, packer: Packer, ends: list[bytes], missing: tuple[str, ...]) -> WrittenLayer:
         split = digest = None
@@ -179,7 +203,7 @@ class _Conversion:
                 self._compressor.media_type,
                 Digest(packer.blob_digest.hexdigest()),
                 packer.blob_size,
-                dict(trailer.annotations),
+                {**trailer.annotations, **self._ranges()},
             ),
             diff_id=Digest(packer.diff_id.hexdigest()),
             toc_digest=trailer.toc_digest,

@@ -15,12 +15,13 @@ from ..digest import Digest
 from ..errors import FormatError, NotLazyError, VerificationError
 from ..formats.base import Compression
 from ..formats.detect import detect, layer_compression
+from .accesses import FileAccess
 from .destinations import Destination
 from .documents import OCI_GZIP_LAYER
 from .image_options import LAZY_FORMATS, ImageOptions, LayerResult
 from .layer_writer import WrittenLayer, verify_written, write_layer
 from .listing import list_names
-from .options import LayerKind
+from .options import LayerKind, WriteOptions
 from .report import Reporter
 from .sources import Source
 from .work import WorkDirectory, descriptor_record, parse_digest
@@ -40,6 +41,8 @@ class Job:
     diff_id: Digest
     """As the source's config has it."""
     prioritized: tuple[str, ...] = ()
+    accesses: tuple[FileAccess, ...] = ()
+    """What of these files is read, where that is known."""
     _key: tuple[object, ...] = field(init=False, repr=False)
     """What of the descriptor matters here."""
 
@@ -132,7 +135,7 @@ class LayerFactory:
             return LayerResult(job.descriptor, job.descriptor, str(job.diff_id), None, "left", "left")
         if self.is_wanted_already(job):
             return await self._copy(job, "kept")
-        options = replace(self._options.layer, prioritized=job.prioritized, allow_missing=True)
+        options = self._layer_options(job)
         key = hashlib.sha256(f"{__version__} {job.descriptor.digest} {options}".encode()).hexdigest()[:32]
         outcome = "resumed"
         resumed = await self._resume(key)
@@ -148,6 +151,11 @@ class LayerFactory:
         self._reporter.done(job.label, f"{outcome}, {stored.value}: {sizes}, {descriptor.digest}")
         toc = None if toc_digest is None else str(toc_digest)
         return LayerResult(job.descriptor, descriptor, str(diff_id), toc, outcome, stored.value)
+
+    def _layer_options(self, job: Job) -> WriteOptions:
+        return replace(
+            self._options.layer, prioritized=job.prioritized, accesses=job.accesses, allow_missing=True
+        )
 
     async def _copy(self, job: Job, outcome: str) -> LayerResult:
         """The layer as it is; its bytes move only where the destination neither has nor can mount them."""
@@ -194,7 +202,7 @@ class LayerFactory:
     async def _write(self, job: Job, key: str) -> tuple[Descriptor, Digest, Digest | None]:
         source = await self._fetch(job.descriptor)
         target = self._work.file(f"{key}.blob")
-        options = replace(self._options.layer, prioritized=job.prioritized, allow_missing=True)
+        options = self._layer_options(job)
 
         def write() -> WrittenLayer:
             converting = _cancellable(self._reporter.step(job.label, "convert", job.descriptor.size))

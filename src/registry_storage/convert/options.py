@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import InvalidInputError
+from .accesses import FileAccess
 
 DEFAULT_CHUNK_SIZE: Final = 4 << 20
 MIN_CHUNK_SIZE: Final = 1 << 10
@@ -66,6 +67,9 @@ class WriteOptions:
     prioritized: tuple[str, ...] = ()
     """Paths of files that come first, in this order; as `os.fsdecode` gives them, `./` and `/` in front do not
     count. Parents and targets of hard links come along by themselves."""
+    accesses: tuple[FileAccess, ...] = ()
+    """What of these files is read, in the order of reading, where it is known; then files that are read in parts come
+    behind the others, or stay where they are, and the annotation of `formats/prefetch_ranges.py` tells the parts."""
     allow_missing: bool = False
     """Leave out prioritized paths that the layer does not have (`WrittenLayer.missing` names them)."""
 

@@ -15,6 +15,8 @@ class Place(NamedTuple):
     type: str
     link: bytes
     """Cleaned path that a hard link means."""
+    size: int = 0
+    """Bytes of a regular file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..digest import Digest
 from ..errors import InvalidInputError
+from .accesses import FileAccess
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
@@ -71,6 +73,15 @@ def parse_list(text: str) -> list[Pattern]:
     return [Pattern.parse(line) for line in lines if line and not line.startswith("#")]
 
 
+class Read(NamedTuple):
+    """A part of a file that was read."""
+
+    turn: int
+    """Among all reads of the record: what was read before has a smaller one."""
+    offset: int
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One line of a record: a file that was read."""
@@ -80,6 +91,8 @@ class Record:
     """Of the image that was run; None: any."""
     layer_index: int | None
     """The layer that the file came from, base layer 0; None: the topmost that has it."""
+    reads: tuple[Read, ...] = ()
+    """In order; empty: which parts were read is not known."""
 
 
 def parse_records(text: str, what: str) -> list[Record]:
@@ -97,8 +110,29 @@ def parse_records(text: str, what: str) -> list[Record]:
         if not isinstance(path, str) or not (index is None or (isinstance(index, int) and index >= 0)):
             raise InvalidInputError(f"{where}: wanted path as text and layerIndex as a number, got {line[:100]!r}")
         clean = path.removeprefix("./").strip("/")
-        records.append(Record(clean, Digest.parse(digest) if digest else None, index))
+        reads = _parse_reads(document, where)
+        records.append(Record(clean, Digest.parse(digest) if digest else None, index, reads))
     return records
+
+
+def _parse_reads(document: Mapping[str, object], where: str) -> tuple[Read, ...]:
+    """The fields of ours: ``ranges`` of [offset, size], and ``turns``, one for each. Raises InvalidInputError."""
+    ranges, turns = document.get("ranges", []), document.get("turns")
+    if turns is None and isinstance(ranges, list):
+        turns = [0] * len(ranges)
+    problem = InvalidInputError(f"{where}: wanted ranges as pairs of numbers and as many turns, got {document!r:.200}")
+    if not isinstance(ranges, list) or not isinstance(turns, list) or len(turns) != len(ranges):
+        raise problem
+    reads = []
+    for turn, part in zip(turns, ranges, strict=True):
+        if not isinstance(part, list) or len(part) != 2 or not all(map(_is_count, (turn, *part))):
+            raise problem
+        reads.append(Read(turn, *part))
+    return tuple(reads)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +176,28 @@ class Wishes:
             for path in found:
                 chosen[visible[path]][path] = None
         return [tuple(paths) for paths in chosen], missing
+
+    def accesses(
+        self, manifest_digest: Digest, chosen: Sequence[Sequence[str]]
+    ) -> list[tuple[FileAccess, ...]]:
+        """What is read of each layer's `chosen` files, in order; empty where no record tells parts of any of them.
+
+        Files of which nobody knows more come whole, behind those of which it is known.
+        """
+        wanted = [frozenset(paths) for paths in chosen]
+        reads: list[list[tuple[Read, str]]] = [[] for _ in chosen]
+        for record in self._records(manifest_digest):
+            for index, paths in enumerate(wanted):
+                if record.path in paths and record.layer_index in (None, index):
+                    reads[index] += ((read, record.path) for read in record.reads)
+        result = []
+        for parts, files in zip(reads, chosen, strict=True):
+            parts.sort(key=lambda part: part[0].turn)
+            known = {path for _, path in parts}
+            timed = [FileAccess(path, read.offset, read.size) for read, path in parts]
+            whole = [FileAccess(path, 0, None) for path in files if path not in known]
+            result.append((*timed, *whole) if timed else ())
+        return result
 
     def _records(self, manifest_digest: Digest) -> Iterable[Record]:
         return (record for record in self.records if record.manifest_digest in (None, manifest_digest))

@@ -1,7 +1,8 @@
 """The entries of a source layer, in the source's order or in one of ours."""
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, Final
 
 from ..errors import InvalidInputError
@@ -11,6 +12,7 @@ from ..formats.tar.parser import KeepingParser, TarParser
 from ..formats.tar.stream import BlockStream, FileStream
 from ..formats.unpacking import unpacked_blocks
 from ..toc.special_names import HIDDEN_AT_ROOT
+from .accesses import FileAccess, first_files, read_parts, through_links
 from .ordering import Place, prioritize
 
 
@@ -28,6 +30,10 @@ class TarSource:
         self._blocks = unpacked_blocks(source, progress)
         self._parser: TarParser | None = None
         self.missing: tuple[str, ...] = ()
+        self.accesses: tuple[FileAccess, ...] = ()
+        """Those that were given, with the paths that hard links mean."""
+        self.parts: Mapping[str, float] = {}
+        """Which part of a large file is read, where that is known."""
 
     def entries(self, *, keep_hidden: bool = False) -> Iterator[SourceEntry]:
         """In the source's order. Landmarks and TOC are left out unless `keep_hidden`."""
@@ -52,14 +58,22 @@ class TarSource:
 
         return parser.has_end, rest()
 
-    def reordered(self, wanted: tuple[str, ...], *, allow_missing: bool) -> Iterator[SourceEntry | Landmark]:
+    def reordered(
+        self, wanted: tuple[str, ...], accesses: tuple[FileAccess, ...] = (), *, allow_missing: bool
+    ) -> Iterator[SourceEntry | Landmark]:
         """Prioritized entries, the landmark, the other entries; the tar goes through a temporary file.
 
-        Raises InvalidInputError for paths that are missing, unless `allow_missing`. Sets `missing`.
+        Raises InvalidInputError for paths that are missing, unless `allow_missing`. Sets all that is public here.
         """
         with tempfile.TemporaryFile(prefix="layer-") as spool:
             places, positions = self._spool(spool)
-            order = prioritize(places, wanted)
+            sizes = {os.fsdecode(place.path): place.size for place in places if place.size}
+            links = {
+                os.fsdecode(place.path): os.fsdecode(place.link) for place in places if place.type == "hardlink"
+            }
+            self.accesses = through_links(accesses, links)
+            self.parts = read_parts(self.accesses, sizes)
+            order = prioritize(places, first_files(wanted, self.parts))
             self.missing = order.missing
             if order.missing and not allow_missing:
                 raise InvalidInputError(
@@ -93,7 +107,7 @@ class TarSource:
                 break
             if entry.path not in HIDDEN_AT_ROOT:
                 link = clean_path(entry.link) if entry.type == "hardlink" else b""
-                places.append(Place(entry.path, entry.type, link))
+                places.append(Place(entry.path, entry.type, link, entry.size))
                 positions.append(position)
             SourceEntry(entry, stream).skip()
         for _ in stream.rest():

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from ..config import STARTING_READ_AHEAD_KIB
 from ..errors import RegistryStorageError
 from .fanotify import Watch
 
@@ -27,8 +28,6 @@ _log = logging.getLogger(__name__)
 
 START_SECONDS = 30.0
 CLEANUP_SECONDS = 15.0
-_RECORD_READ_AHEAD_KIB = 16
-"""Small, so that the record holds what was asked for and not what the kernel guessed."""
 
 
 class WorkloadError(RegistryStorageError):
@@ -86,9 +85,11 @@ class Access:
     manifest_digest: str
     ranges: list[tuple[int, int]] = field(default_factory=list)
     """(offset, size) in bytes, in the order of reading; empty: not known."""
+    turns: list[int] = field(default_factory=list)
+    """For each of the ranges, where it stands among all reads of the workload."""
 
     def to_json(self) -> dict[str, Any]:
-        """A line of a record file; ``ranges`` is a field of ours."""
+        """A line of a record file; ``ranges`` and ``turns`` are fields of ours."""
         line: dict[str, Any] = {
             "path": self.path,
             "manifestDigest": self.manifest_digest,
@@ -96,15 +97,20 @@ class Access:
         }
         if self.ranges:
             line["ranges"] = [list(part) for part in self.ranges]
+            line["turns"] = self.turns
         return line
 
 
 class Profiler:
     """A context manager; the work directory is removed at its end. Needs root, podman and, to be lazy, /dev/fuse."""
 
-    def __init__(self, work: Path, *, lazy: bool, manifest_digest: str = "") -> None:
+    def __init__(
+        self, work: Path, *, lazy: bool, manifest_digest: str = "", plain_http: bool = False
+    ) -> None:
+        """`manifest_digest`: what the record shall name. `plain_http`: the image's registry speaks nothing else."""
         self._work = work
         self._lazy = lazy
+        self._plain_http = plain_http
         self._manifest_digest = manifest_digest
         self._record = work / "record"
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -142,7 +148,8 @@ class Profiler:
 
         What the container says goes to `output`. Raises WorkloadError.
         """
-        image = self._podman("pull", "--quiet", image).strip().splitlines()[-1]
+        options = ["--tls-verify=false"] if self._plain_http else []
+        image = self._podman("pull", "--quiet", *options, image).strip().splitlines()[-1]
         name = "workload"
         self._podman("create", f"--name={name}", *workload.podman_options(), image, *workload.arguments)
         self._podman("init", name)
@@ -150,7 +157,7 @@ class Profiler:
         if self._lazy:
             before = self._record.stat().st_size if self._record.exists() else 0
             self._attend(name, workload, output)
-            return merge_record(self._read_record(before))
+            return merge_record(self._read_record(before), self._manifest_digest)
         merged = Path(self._podman("inspect", "--format={{.GraphDriver.Data.MergedDir}}", name).strip())
         with Watch(merged) as watch:
             self._attend(name, workload, output)
@@ -179,7 +186,7 @@ class Profiler:
         log = self._work / "daemon.log"
         command = [
             *(sys.executable, "-m", "registry_storage", "--root", str(self._work / "root")),
-            *("--record", str(self._record), "--read-ahead-kib", str(_RECORD_READ_AHEAD_KIB)),
+            *("--record", str(self._record), "--read-ahead-kib", str(STARTING_READ_AHEAD_KIB)),
             *("--no-prefetch", "--no-background-fetch", str(self._work / "store")),
         ]
         with log.open("wb") as file:
@@ -260,19 +267,29 @@ class Profiler:
         return found
 
 
-def merge_record(lines: Iterable[dict[str, Any]]) -> list[Access]:
-    """One entry for each file, in the order of first reading, with its parts merged where they touch."""
+def check_lazy() -> None:
+    """Raises WorkloadError where no file system of ours can be mounted."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise WorkloadError("/dev/fuse cannot be opened")
+
+
+def merge_record(lines: Iterable[dict[str, Any]], manifest_digest: str) -> list[Access]:
+    """One entry for each file, in the order of first reading, with its parts merged where they touch.
+
+    `manifest_digest`: of the image whose layers these are; what ran may have been a copy in another format.
+    """
     found: dict[tuple[int, str], Access] = {}
-    for line in lines:
+    for turn, line in enumerate(lines):
         key = line["layerIndex"], line["path"]
         access = found.get(key)
         if access is None:
-            access = found[key] = Access(line["path"], line["layerIndex"], line["manifestDigest"])
+            access = found[key] = Access(line["path"], line["layerIndex"], manifest_digest)
         offset, size = line["offset"], line["size"]
         if access.ranges and sum(access.ranges[-1]) == offset:
             access.ranges[-1] = (access.ranges[-1][0], access.ranges[-1][1] + size)
         else:
             access.ranges.append((offset, size))
+            access.turns.append(turn)
     return list(found.values())
 
 
