@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -16,7 +17,7 @@ from .cache.eviction import Eviction
 from .cache.ledger import Ledger
 from .cache.root import Root
 from .cache.shared_state import SharedState
-from .config import Settings, images_path
+from .config import STARTING_READ_AHEAD_KIB, Settings, images_path
 from .control.address import Access, socket_path
 from .control.routes import Handler, Json, Request, Routes
 from .control.server import ControlServer
@@ -143,6 +144,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         await nursery.start(_leave_on_signal, session)
         nursery.start_soon(supervisor.listen, session.leave)
+        pool.background.starting = partial(_set_read_ahead, mountpoint, settings)
         nursery.start_soon(pool.background.run)
         nursery.start_soon(_announce, supervisor, mountpoint, settings)
         if not delivered:
@@ -152,14 +154,22 @@ async def _serve(
 
 
 async def _announce(supervisor: SupervisorLink, mountpoint: Path, settings: Settings) -> None:
-    try:
-        await trio.to_thread.run_sync(kernel.set_read_ahead, mountpoint, settings.read_ahead_kib)
-    except OSError as error:
-        if error.errno == errno.ENOTCONN:  # unmounted meanwhile
-            return
-        raise
+    if not await _set_read_ahead(mountpoint, settings, False):
+        return
     _log.info("serving %s from %s", mountpoint, settings.root)
     supervisor.serving()
+
+
+async def _set_read_ahead(mountpoint: Path, settings: Settings, starting: bool) -> bool:
+    """The kernel's read-ahead, less while the container of an optimized image starts; False: it is unmounted."""
+    kib = min(settings.read_ahead_kib, STARTING_READ_AHEAD_KIB) if starting else settings.read_ahead_kib
+    try:
+        await trio.to_thread.run_sync(kernel.set_read_ahead, mountpoint, kib)
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return False
+        raise
+    return True
 
 
 async def _leave_on_signal(

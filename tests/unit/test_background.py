@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from registry_storage.formats.prefetch_ranges import PREFETCH_ANNOTATION
 from registry_storage.layer.activity import Activity
 from registry_storage.layer.background import MIN_SLICE_BYTES, QUIET_SECONDS, START_SECONDS, Background
 from registry_storage.toc.chunk import Chunk
@@ -26,6 +27,7 @@ class FakeLayer:
 
     def __init__(self, activity: Activity, chunk_count: int, prefetch_chunks: int = 0) -> None:
         self.index = self.content = self.chunks = self
+        self.descriptor = SimpleNamespace(annotations={}, digest="sha256:layer")
         self.chunk_count = chunk_count
         self.prefetch_end = prefetch_chunks * CHUNK_BYTES
         self.here: set[int] = set()
@@ -41,6 +43,9 @@ class FakeLayer:
 
     def missing_from(self, number: int) -> int | None:
         return next((n for n in range(number, self.chunk_count) if n not in self.here), None)
+
+    async def fill_in_order(self, groups: Iterable[Iterable[int]]) -> None:
+        await self.fill([number for group in groups for number in group])
 
     async def fill(self, numbers: Iterable[int], *, giving_way: bool = False) -> None:
         wanted = list(numbers)
@@ -67,7 +72,7 @@ def start(nursery: trio.Nursery, activity: Activity, *layers: FakeLayer) -> Back
     return background
 
 
-async def test_the_rest_begins_after_two_seconds_in_slices_that_double(
+async def test_the_rest_begins_after_a_while_in_slices_that_double(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, activity: Activity
 ) -> None:
     layer = FakeLayer(activity, 100)
@@ -122,3 +127,24 @@ async def test_what_nobody_uses_any_more_is_not_fetched(
     background.forget(cast("Layer", layer))
     await trio.sleep(60)
     assert len(layer.here) < 100
+
+
+async def test_the_start_of_an_optimized_image_is_told_once_and_its_end_when_it_is_quiet(
+    nursery: trio.Nursery, activity: Activity, autojump_clock: trio.testing.MockClock
+) -> None:
+    told: list[tuple[bool, float]] = []
+
+    async def tell(begins: bool) -> None:
+        told.append((begins, trio.current_time()))
+
+    layers = [FakeLayer(activity, 4), FakeLayer(activity, 4), FakeLayer(activity, 4)]
+    for layer in layers[:2]:
+        layer.descriptor.annotations[PREFETCH_ANNOTATION] = f"0+{CHUNK_BYTES}"
+        layer.descriptor.size = 4 * CHUNK_BYTES
+    background = start(nursery, activity)
+    background.starting = tell
+    for layer in layers:
+        background.want(cast("Layer", layer))
+    await trio.sleep(60)
+    assert [begins for begins, _ in told] == [True, False]
+    assert told[1][1] - told[0][1] >= START_SECONDS

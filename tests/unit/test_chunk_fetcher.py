@@ -11,10 +11,10 @@ import trio
 import trio.testing
 
 from registry_storage.cache.content import Content, state_bytes
-from registry_storage.errors import RegistryStorageError
+from registry_storage.errors import RegistryStorageError, UnavailableError
 from registry_storage.formats.detect import detect
 from registry_storage.layer.activity import Activity, GaveWayError
-from registry_storage.layer.chunks import ChunkFetcher
+from registry_storage.layer.chunks import REQUESTS_AHEAD, ChunkFetcher
 from registry_storage.layer.loose import LooseChunks
 from registry_storage.layer.memory import MemoryBudget
 from registry_storage.layer.source import BlobSource
@@ -239,3 +239,50 @@ async def test_a_reader_that_goes_straight_on_finds_the_next_window_on_its_way(
     following.arrive(source.asked[3][1])
     await until(lambda: not fetcher._pending)
     assert len(source.asked) == 4
+
+
+ORDERED = build_layer([File(name, os.urandom(200_000), chunk_size=200_000) for name in "abcdefgh"])
+
+
+async def test_what_is_known_to_be_needed_comes_in_order_and_what_a_reader_waits_for_next(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    source = ScriptedSource(ORDERED.blob)
+    fetcher = make_fetcher(ORDERED, tmp_path, nursery, source)
+    starts = {offset: name for name, ((offset, _),) in ORDERED.places.items()}
+    order = [3, 1, 0, 7, 6, 5, 4]
+    nursery.start_soon(fetcher.fill_in_order, [[number] for number in order])
+    await source.transfer(REQUESTS_AHEAD - 1)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [starts[offset] for offset, _ in source.asked] == ["d", "b", "a", "h"]
+    reader = Reader()
+    nursery.start_soon(reader.read, fetcher, 4, 5)
+    await trio.testing.wait_all_tasks_blocked()
+    source.transfers[0].arrive(source.asked[0][1])
+    asked = await source.transfer(REQUESTS_AHEAD)
+    assert starts[source.asked[-1][0]] == "e"  # the last of all, but for the reader
+    asked.arrive(source.asked[-1][1])
+    await until(lambda: reader.outcome is not None)
+    assert reader.outcome == "read"
+    for number in (1, 2, 3, 5, 6):
+        transfer = await source.transfer(number)
+        transfer.arrive(source.asked[number][1])
+    with trio.fail_after(20):
+        for number in order:
+            await fetcher.ensure(number, number + 1)
+    assert sorted(starts[offset] for offset, _ in source.asked) == list("abdefgh")
+
+
+async def test_a_range_that_cannot_be_fetched_ends_what_waits_behind_it(tmp_path: Path, nursery: trio.Nursery) -> None:
+    class Broken(ScriptedSource):
+        async def stream(self, offset: int, size: int) -> AsyncGenerator[bytes, None]:
+            self.asked.append((offset, offset + size))
+            raise UnavailableError("nobody is there")
+            yield b""
+
+    source = Broken(ORDERED.blob)
+    fetcher = make_fetcher(ORDERED, tmp_path, nursery, source)
+    with pytest.raises(UnavailableError), trio.fail_after(20):
+        await fetcher.fill_in_order([[number] for number in range(8)])
+    assert len(source.asked) <= REQUESTS_AHEAD
+    assert not any(fetcher.is_on_its_way(number) for number in range(8))

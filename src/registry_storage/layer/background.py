@@ -2,20 +2,22 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from ..errors import RegistryStorageError
+from ..formats.prefetch_ranges import PREFETCH_ANNOTATION
 from .activity import Activity, GaveWayError
 from .layer import Layer
+from .needed import needed_chunks
 
 _log = logging.getLogger(__name__)
 
 MIN_SLICE_BYTES = 256 << 10
 MAX_SLICE_BYTES = 16 << 20
 """Compressed bytes per request of the rest: it begins small, and doubles as long as nobody comes in between."""
-START_SECONDS = 2.0
+START_SECONDS = 5.0
 """How long nobody must have needed the link, nor come for a layer, before the rest is fetched: a container that starts
 has the link for itself, even when it thinks."""
 QUIET_SECONDS = 0.25
@@ -31,6 +33,9 @@ class Background:
         self._has_room = has_room
         self._activity = activity
         self._prefetch = prefetch
+        self._starting = False
+        self.starting: Callable[[bool], Awaitable[object]] | None = None
+        """Is told when the container of an optimized image begins to start, and when it has surely started."""
         self._rest = rest
         self._wanted: set[Layer] = set()
         self._begun = False
@@ -45,7 +50,7 @@ class Background:
         self._wanted.add(layer)
         self._begun = False
         self._activity.touch()
-        if self._prefetch and layer.index.prefetch_end:
+        if self._prefetch and (layer.index.prefetch_end or PREFETCH_ANNOTATION in layer.descriptor.annotations):
             self._put_prioritized.send_nowait(layer)
         if self._rest and rest:
             self._put_remaining.send_nowait(layer)
@@ -59,27 +64,38 @@ class Background:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._fetch_rests)
             async for layer in self._prioritized:
+                if self.starting is not None and PREFETCH_ANNOTATION in layer.descriptor.annotations:
+                    nursery.start_soon(self._tell_start, self.starting)
                 nursery.start_soon(self._fetch_prioritized, layer)
 
-    async def _fetch_prioritized(self, layer: Layer) -> None:
-        """Everything before the landmark, at once: whoever reads it meanwhile waits for its turn."""
-        name, end, numbers, size = layer.key.layer_digest, layer.index.prefetch_end, [], 0
-        for number in range(layer.index.chunk_count):
-            chunk = layer.index.chunk(number)
-            if not chunk.is_hole and chunk.blob_offset < end and not layer.content.is_present(number):
-                numbers.append(number)
-                size += chunk.blob_size
-        if not numbers or not self._has_room():
+    async def _tell_start(self, tell: Callable[[bool], Awaitable[object]]) -> None:
+        if self._starting:
             return
+        self._starting = True
+        try:
+            await tell(True)
+            await self._activity.quiet(START_SECONDS)
+            await tell(False)
+        finally:
+            self._starting = False
+
+    async def _fetch_prioritized(self, layer: Layer) -> None:
+        """What a workload is known to read: whoever reads it meanwhile waits for his turn."""
+        name = layer.key.layer_digest
         try:
             with self._activity.prefetching():
-                await layer.chunks.fill(numbers)
+                needed = await trio.to_thread.run_sync(needed_chunks, layer.index, layer.descriptor)
+                groups = [[n for n in group if not layer.content.is_present(n)] for group in needed]
+                count = sum(map(len, groups))
+                if not count or not self._has_room():
+                    return
+                await layer.chunks.fill_in_order(groups)
         except (RegistryStorageError, OSError) as error:
             _log.warning("layer %s: prioritized files: %s", name, error)
         except Exception:
             _log.exception("layer %s: fetching prioritized files failed", name)
         else:
-            _log.info("layer %s: prioritized files are here, %d bytes fetched", name, size)
+            _log.info("layer %s: prioritized files are here, %d chunks fetched", name, count)
 
     async def _fetch_rests(self) -> None:
         async for layer in self._remaining:

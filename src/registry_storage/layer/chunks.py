@@ -1,6 +1,7 @@
 """Brings missing chunks into a layer's content: one fetch for all readers, ranges merged by cost."""
 
 import enum
+import itertools
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from .loose import LooseChunks
 from .memory import MemoryBudget
 from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
 from .source import ByteSource
+from .turns import Turns
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,10 @@ TAIL_ROUND_TRIPS = 2
 """How long before the end of a window the next one is asked for."""
 RECHECK_BYTES = 8 << 20
 TELL_DAMAGE_SECONDS = 60.0
+REQUESTS_AHEAD = 4
+"""For one layer, of what readers will want in a known order: while some replies are awaited, others flow."""
+ORDERED_GAP_BYTES = 32 << 10
+"""Unwanted bytes in one of these ranges: a round trip costs less when several requests are under way."""
 
 
 class _For(enum.Enum):
@@ -51,7 +57,7 @@ class _For(enum.Enum):
 class _Pending:
     """A chunk on its way."""
 
-    __slots__ = ("done", "error", "whom", "window")
+    __slots__ = ("done", "error", "turns", "whom", "window")
 
     def __init__(self, whom: _For, window: Window | None = None) -> None:
         self.done = trio.Event()
@@ -59,6 +65,8 @@ class _Pending:
         self.whom = whom
         self.window = window
         """What it was brought along with."""
+        self.turns: Turns | None = None
+        """Where it waits."""
 
 
 class LastError(NamedTuple):
@@ -129,6 +137,23 @@ class ChunkFetcher:
         """
         await _all(self._start(numbers, _For.NOBODY if giving_way else _For.LATER_READERS))
 
+    async def fill_in_order(self, groups: Sequence[Sequence[int]]) -> None:
+        """The same for exactly what readers will want, group after group, a few requests at a time.
+
+        What a reader comes for is next.
+        """
+        waits: list[_Pending] = []
+        mine: dict[int, _Pending] = {}
+        for number in itertools.chain.from_iterable(groups):
+            pending = self._pending.get(number)
+            if pending is None and not self._content.is_ready(number):
+                pending = mine[number] = self._pending[number] = _Pending(_For.LATER_READERS)
+            if pending is not None:
+                waits.append(pending)
+        if mine:
+            self._nursery.start_soon(self._bring, mine, _For.LATER_READERS, groups)
+        await _all(waits)
+
     def is_on_its_way(self, number: int) -> bool:
         """Somebody fetches or hashes this chunk at this moment."""
         return number in self._pending
@@ -147,19 +172,21 @@ class ChunkFetcher:
             if pending is None:
                 pending = mine[number] = self._pending[number] = _Pending(whom)
             elif whom is _For.READER:
-                self._join(pending)
+                self._join(pending, number)
             waits.append(pending)
         if mine:
             self._nursery.start_soon(self._bring, mine, whom)
         return waits
 
-    def _join(self, pending: _Pending) -> None:
+    def _join(self, pending: _Pending, number: int) -> None:
         """A reader has come up with what is on its way."""
         if pending.whom is _For.NOBODY:
             self._activity.interrupt()  # it may be far behind in its range; the reader asks anew
         elif pending.window is not None:
             pending.window.wanted = True
             self._follow(pending.window)
+        elif pending.turns is not None:
+            pending.turns.hurry(number)
 
     def _follow(self, window: Window) -> None:
         """Let the next window come right behind this one, when the reader wants it: before he must wait for it."""
@@ -171,7 +198,9 @@ class ChunkFetcher:
         window.ending = True
         self._follow(window)
 
-    async def _bring(self, mine: dict[int, _Pending], whom: _For) -> None:
+    async def _bring(
+        self, mine: dict[int, _Pending], whom: _For, groups: Sequence[Sequence[int]] | None = None
+    ) -> None:
         """Make the chunks that are `mine` ready, whatever it takes; each ends with success or an error."""
         try:
             missing = await self._recheck([self._chunk(number) for number in mine])
@@ -180,6 +209,9 @@ class ChunkFetcher:
             if whom is _For.READER:
                 with self._activity.reading():
                     await self._fetch_around(missing, mine)
+                return
+            if groups is not None:
+                await self._fetch_in_order(_ranges_in_order(missing, groups), mine)
                 return
             ranges = ranges_of(missing, reach_bytes(self._source.link), MAX_AHEAD_BYTES)
             if whom is _For.LATER_READERS:
@@ -302,6 +334,26 @@ class ChunkFetcher:
                 self._finish(rest, error)
                 return
 
+    async def _fetch_in_order(self, ranges: Sequence[list[Piece]], mine: Mapping[int, _Pending]) -> None:
+        """Some ranges at a time, so that the link is never idle; the first that cannot be fetched ends them all."""
+        turns = Turns(ranges)
+        for pending in mine.values():
+            pending.turns = turns
+
+        async def work() -> None:
+            while True:
+                await self._activity.no_reader()
+                pieces = turns.take()
+                if pieces is None:
+                    return
+                error = await self._fetch_within_budget(pieces)
+                if error is not None:
+                    self._finish(turns.give_up(), error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(REQUESTS_AHEAD):
+                nursery.start_soon(work)
+
     async def _fetch_within_budget(
         self, pieces: list[Piece], window: Window | None = None
     ) -> RegistryStorageError | None:
@@ -395,6 +447,16 @@ class ChunkFetcher:
     def _path(self, chunk: Chunk) -> str:
         path = self._index.path(self._index.owner_of_chunk(chunk.number))
         return "/" + path.decode("utf-8", "backslashreplace")
+
+
+def _ranges_in_order(missing: Iterable[Chunk], groups: Iterable[Iterable[int]]) -> list[list[Piece]]:
+    """The missing chunks group by group; no gap that matters is fetched along."""
+    of_number = {chunk.number: chunk for chunk in missing}
+    ranges: list[list[Piece]] = []
+    for group in groups:
+        chunks = [of_number[number] for number in group if number in of_number]
+        ranges += ranges_of(chunks, ORDERED_GAP_BYTES, MAX_AHEAD_BYTES)
+    return ranges
 
 
 async def _all(waits: Iterable[_Pending]) -> None:
