@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -28,7 +29,7 @@ TAR = files_tar(FILES)
 
 
 @given(steps=STEPS, shuffler=st.randoms(use_true_random=False))
-def test_ranges_come_back(steps: list[tuple[int, int]], shuffler: "st.Random") -> None:
+def test_ranges_come_back(steps: list[tuple[int, int]], shuffler: Random) -> None:
     at, ranges = 0, []
     for gap, size in steps:
         ranges.append((at + gap, size))

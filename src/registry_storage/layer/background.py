@@ -23,6 +23,8 @@ has the link for itself, even when it thinks."""
 QUIET_SECONDS = 0.25
 """The same to go on after a reader has come: longer than the pause between two reads."""
 RETRY_SECONDS = 30.0
+MAX_AT_ONCE = 20_000
+"""Chunks that are looked at without a thread: some milliseconds."""
 
 
 class Background:
@@ -84,7 +86,10 @@ class Background:
         name = layer.key.layer_digest
         try:
             with self._activity.prefetching():
-                needed = await trio.to_thread.run_sync(needed_chunks, layer.index, layer.descriptor)
+                if layer.index.chunk_count > MAX_AT_ONCE:
+                    needed = await trio.to_thread.run_sync(needed_chunks, layer.index, layer.descriptor)
+                else:
+                    needed = needed_chunks(layer.index, layer.descriptor)
                 groups = [[n for n in group if not layer.content.is_present(n)] for group in needed]
                 count = sum(map(len, groups))
                 if not count or not self._has_room():
