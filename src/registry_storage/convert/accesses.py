@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from ..formats.prefetch_ranges import BlobRange
 from ..formats.toc_writer import ChunkRecord
 
-WINDOW_BYTES: Final = 2 << 20
-"""Of the blob: within so much the order of reading gives way to the order of the blob, which takes fewer requests."""
+UNREAD_PART: Final = 1 / 16
+"""Of the bytes that are read, so many more may be fetched for the sake of fewer requests."""
 PARTLY_SIZE: Final = 256 << 10
 """Smaller files are fetched whole."""
 PARTLY_READ: Final = 0.9
@@ -75,36 +75,41 @@ def first_files(prioritized: Sequence[str], parts: Mapping[str, float]) -> tuple
 def blob_ranges(
     accesses: Iterable[FileAccess], chunks: Mapping[str, Sequence[ChunkRecord]]
 ) -> list[BlobRange]:
-    """The pieces of the blob that hold what is read, each once, in the order of reading window by window.
+    """The pieces of the blob that hold what is read, in ranges that are worth a request each, first read first.
 
-    `chunks`: those of each file, in order. Neighbours become one range.
+    `chunks`: those of each file, in order. The smallest gaps are closed, as long as `UNREAD_PART` allows it.
     """
-    seen: set[int] = set()
-    ranges: list[BlobRange] = []
-    window: list[BlobRange] = []
-    filled = 0
+    spans: dict[int, BlobRange] = {}
     for path, offset, size in accesses:
         of_file = chunks.get(path, ())
         start = max(0, bisect_right(of_file, offset, key=lambda chunk: chunk.file_offset) - 1)
         for chunk in itertools.islice(of_file, start, None):
             if size is not None and chunk.file_offset >= offset + size:
                 break
-            if chunk.is_hole or chunk.blob_offset in seen:
-                continue
-            seen.add(chunk.blob_offset)
-            window.append((chunk.blob_offset, chunk.blob_end - chunk.blob_offset))
-            filled += window[-1][1]
-        if filled >= WINDOW_BYTES:
-            ranges += _joined(window)
-            window, filled = [], 0
-    return ranges + _joined(window)
-
-
-def _joined(spans: list[BlobRange]) -> list[BlobRange]:
-    joined: list[BlobRange] = []
-    for offset, size in sorted(spans):
-        if joined and sum(joined[-1]) == offset:
-            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+            if not chunk.is_hole:
+                spans.setdefault(chunk.blob_offset, (chunk.blob_offset, chunk.blob_end - chunk.blob_offset))
+    turns = {offset: turn for turn, offset in enumerate(spans)}
+    ordered = sorted(spans.values())
+    closed = _gaps_to_close(ordered)
+    ranges: list[tuple[int, BlobRange]] = []
+    for position, (offset, size) in enumerate(ordered):
+        turn = turns[offset]
+        if position in closed:
+            before, (begin, _) = ranges.pop()
+            ranges.append((min(before, turn), (begin, offset + size - begin)))
         else:
-            joined.append((offset, size))
-    return joined
+            ranges.append((turn, (offset, size)))
+    return [part for _, part in sorted(ranges)]
+
+
+def _gaps_to_close(ordered: Sequence[BlobRange]) -> set[int]:
+    """The positions of spans that share a range with the one before them."""
+    left = int(sum(size for _, size in ordered) * UNREAD_PART)
+    gaps = sorted((after[0] - sum(before), at) for at, (before, after) in enumerate(itertools.pairwise(ordered), 1))
+    closed = set()
+    for gap, position in gaps:
+        left -= gap
+        if left < 0:
+            break
+        closed.add(position)
+    return closed

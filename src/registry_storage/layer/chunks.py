@@ -39,8 +39,6 @@ RECHECK_BYTES = 8 << 20
 TELL_DAMAGE_SECONDS = 60.0
 REQUESTS_AHEAD = 4
 """For one layer, of what readers will want in a known order: while some replies are awaited, others flow."""
-ORDERED_GAP_BYTES = 32 << 10
-"""Unwanted bytes in one of these ranges: a round trip costs less when several requests are under way."""
 
 
 class _For(enum.Enum):
@@ -455,7 +453,7 @@ def _ranges_in_order(missing: Iterable[Chunk], groups: Iterable[Iterable[int]]) 
     ranges: list[list[Piece]] = []
     for group in groups:
         chunks = [of_number[number] for number in group if number in of_number]
-        ranges += ranges_of(chunks, ORDERED_GAP_BYTES, MAX_AHEAD_BYTES)
+        ranges += ranges_of(chunks, URGENT_GAP_BYTES, MAX_AHEAD_BYTES)
     return ranges
 
 

@@ -11,9 +11,6 @@ from ..toc.index import TocIndex
 
 _log = logging.getLogger(__name__)
 
-GROUP_BYTES = 4 << 20
-"""Of the blob: within so much the order of the blob decides, which takes fewer requests."""
-
 
 def needed_chunks(index: TocIndex, descriptor: Descriptor) -> list[list[int]]:
     """Numbers of chunks in groups, the first needed first; holes are not in them.
@@ -43,15 +40,8 @@ def _chunks_before(index: TocIndex, end: int) -> list[tuple[int, int]]:
 
 def _groups(index: TocIndex, ranges: Sequence[BlobRange]) -> list[list[int]]:
     chunks = sorted(_chunks_before(index, max((offset + size for offset, size in ranges), default=0)))
-    groups: list[list[int]] = []
-    filled = GROUP_BYTES
+    groups = []
     for offset, size in ranges:
-        if filled >= GROUP_BYTES:
-            groups.append([])
-            filled = 0
-        filled += size
-        for at in range(bisect_left(chunks, (offset, -1)), len(chunks)):
-            if chunks[at][0] >= offset + size:
-                break
-            groups[-1].append(chunks[at][1])
+        begin, end = bisect_left(chunks, (offset, -1)), bisect_left(chunks, (offset + size, -1))
+        groups.append([number for _, number in chunks[begin:end]])
     return [group for group in groups if group]
