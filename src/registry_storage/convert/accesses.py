@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ..formats.prefetch_ranges import BlobRange
 from ..formats.toc_writer import ChunkRecord
 
-UNREAD_PART: Final = 1 / 16
+UNREAD_PART: Final = 1 / 32
 """Of the bytes that are read, so many more may be fetched for the sake of fewer requests."""
 PARTLY_SIZE: Final = 256 << 10
 """Smaller files are fetched whole."""
