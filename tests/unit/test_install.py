@@ -116,6 +116,12 @@ def test_the_image_store_may_be_elsewhere(tmp_path: Path) -> None:
     assert "--images /srv/images" in (tmp_path / UNIT).read_text()
 
 
+def test_it_starts_nothing_of_another_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert install(tmp_path, "--now") == 2
+    assert tree(tmp_path) == {}
+    assert "not with --print or --prefix" in capsys.readouterr().err
+
+
 def test_print_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert install(tmp_path, "--print") == 0
     assert tree(tmp_path) == {}

@@ -65,6 +65,11 @@ def read(given: argparse.Namespace) -> Arguments:
     return Arguments(settings, "", images, given.as_json)
 
 
+async def look(settings: Settings) -> int:
+    """As the command does without an image; its status."""
+    return await run(Arguments(settings, "", (), as_json=False))
+
+
 async def run(arguments: Arguments) -> int:
     """Print the findings; 1 when one is a failure."""
     findings = []

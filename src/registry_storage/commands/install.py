@@ -3,12 +3,14 @@
 import argparse
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import load_settings
 from ..errors import InvalidInputError
 from ..host import written
 from ..host.podman import known_version
@@ -16,6 +18,7 @@ from ..host.setup import Plan, check, plan
 from ..host.written import State
 from ..images.repair import make_store
 from ..names import CONTROL, DAEMON
+from . import doctor
 
 _SYSTEMD_RUNS = Path("/run/systemd/system")
 
@@ -26,6 +29,7 @@ class Arguments:
 
     plan: Plan
     print_only: bool
+    now: bool
     elsewhere: bool
     """Files are written for another system, so nothing here is told about them."""
 
@@ -64,6 +68,7 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         parser.add_argument("--prefix", type=Path, metavar="DIR", default=Path("/"), help="the / of another system")
         if name == "install":
             parser.add_argument("--print", action="store_true", dest="print_only", help="only show what it would write")
+            parser.add_argument("--now", action="store_true", help="also start the service, then do what doctor does")
         parser.set_defaults(read=read, run=run)
 
 
@@ -75,6 +80,9 @@ def read(given: argparse.Namespace) -> Arguments:
             raise InvalidInputError(f"--{name}: wanted an absolute path, got {path}")
     print_only = getattr(given, "print_only", False)
     elsewhere = given.prefix != Path("/")
+    now = getattr(given, "now", False)
+    if now and (print_only or elsewhere):
+        raise InvalidInputError("--now starts the service here: not with --print or --prefix")
     if not (given.user or print_only or elsewhere or os.geteuid() == 0):
         raise InvalidInputError("only root can write the system's unit; --user is for one user without root")
     layer_store = given.layer_store
@@ -89,7 +97,7 @@ def read(given: argparse.Namespace) -> Arguments:
         layer_store=layer_store,
         prefix=given.prefix,
     )
-    return Arguments(planned, print_only, elsewhere)
+    return Arguments(planned, print_only, now, elsewhere)
 
 
 async def run_install(arguments: Arguments) -> int:
@@ -121,8 +129,19 @@ async def run_install(arguments: Arguments) -> int:
             status = 1
             sys.stderr.write(f"{lacking}\n")
         _systemctl(planned, "daemon-reload")
+        if arguments.now and not status:
+            return await _start(planned)
         _say(f"next: {planned.start}, then {CONTROL} doctor")
     return status
+
+
+async def _start(planned: Plan) -> int:
+    """Start the service, and look whether all is well; the exit status."""
+    status = _systemctl(planned, "enable", "--now", DAEMON)
+    if status is None:
+        sys.stderr.write(f"systemd does not run here; start this by hand: {shlex.join(planned.command)}\n")
+        return 1
+    return status or await doctor.look(load_settings(None, planned.settings))
 
 
 async def run_uninstall(arguments: Arguments) -> int:
@@ -159,12 +178,12 @@ def _make_directories(planned: Plan) -> None:
     make_store(planned.images)
 
 
-def _systemctl(planned: Plan, *words: str) -> None:
-    """Where systemd runs; what it says goes to standard error."""
+def _systemctl(planned: Plan, *words: str) -> int | None:
+    """Its status; None where systemd does not run. What it says goes to standard error."""
     program = shutil.which("systemctl")
     if program is None or not _SYSTEMD_RUNS.is_dir():
-        return
-    subprocess.run([program, *(["--user"] if planned.user else []), *words], check=False)
+        return None
+    return subprocess.run([program, *(["--user"] if planned.user else []), *words], check=False).returncode
 
 
 def _say(text: str) -> None:

@@ -39,6 +39,10 @@ class Plan:
     """What must be added to files of somebody else, in words and lines."""
     start: str
     """The command that starts the service."""
+    command: tuple[str, ...]
+    """What the service runs."""
+    settings: Mapping[str, Path]
+    """Those that its command line sets."""
 
 
 def plan(
@@ -62,17 +66,20 @@ def plan(
     mount = mountpoint or (state / "store" if user or root else Path(DEFAULT_MOUNTPOINT))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     units = config / "systemd/user" if user else Path("/etc/systemd/system")
-    at_root = ["--root", str(state)] if user or root else []
-    more = ["--images", str(images)] if images else []
-    command = [*_program(DAEMON, "registry_storage"), *at_root, *more, str(mount)]
+    settings = {**({"root": state} if user or root else {}), **({"images": images} if images else {})}
+    flags = [word for name, path in settings.items() for word in (f"--{name}", str(path))]
+    command = [*_program(DAEMON, "registry_storage"), *flags, str(mount)]
     stores = Stores(mount if layer_store else None, images or state / "images")
+    at_root = ["--root", str(state)] if "root" in settings else []
     reload = [*_program(CONTROL, "registry_storage.ctl"), "upgrade", *at_root]
     text = unit(command, reload, root=str(state), user=user)
     files = [PlannedFile(_under(prefix, units / SERVICE), text, "the service")]
     by_hand: list[str] = []
     _plan_storage_conf(files, by_hand, stores, mount, user, prefix, environ)
     start = f"systemctl {'--user ' if user else ''}enable --now {DAEMON}"
-    return Plan(user, mount, images or state / "images", stores, tuple(files), tuple(by_hand), start)
+    return Plan(
+        user, mount, images or state / "images", stores, tuple(files), tuple(by_hand), start, tuple(command), settings
+    )
 
 
 def _plan_storage_conf(
