@@ -3,7 +3,7 @@
 import base64
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +30,8 @@ class Daemon:
         Further words of its command line.
     environment
         Further variables.
+    prefix
+        Words before its command line, such as those that enter a namespace.
     """
 
     def __init__(
@@ -41,22 +43,25 @@ class Daemon:
         log: Path,
         options: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
+        self.prefix = tuple(prefix)
         self.root = root
         self.mountpoint = mountpoint
         self.log = log
         self.options = options
         self._environment = dict(environment or {})
         self._process: processes.Background | None = None
-        self._registries_conf = log.with_name(log.name + ".registries.conf")
-        self._registries_conf.parent.mkdir(parents=True, exist_ok=True)
-        self._registries_conf.write_text(f'[[registry]]\nlocation = "{registry_host}"\ninsecure = true\n')
+        self.registries_conf = log.with_name(log.name + ".registries.conf")
+        self.registries_conf.parent.mkdir(parents=True, exist_ok=True)
+        self.registries_conf.write_text(f'[[registry]]\nlocation = "{registry_host}"\ninsecure = true\n')
 
     def start(self) -> None:
         """Starts it and waits for the mount; raises ProgramError with the end of its log."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.mountpoint.mkdir(parents=True, exist_ok=True)
         command: list[str | os.PathLike[str]] = [
+            *self.prefix,
             *(sys.executable, "-m", "registry_storage.cli", "--root", self.root, "--log-level", "debug"),
             *self.options,
             self.mountpoint,
@@ -65,7 +70,7 @@ class Daemon:
             command,
             log=self.log,
             environment={
-                "CONTAINERS_REGISTRIES_CONF": os.fspath(self._registries_conf),
+                "CONTAINERS_REGISTRIES_CONF": os.fspath(self.registries_conf),
                 "PYTHONUNBUFFERED": "1",
                 "PYTHONPATH": os.pathsep.join(sys.path),
                 **self._environment,

@@ -79,7 +79,10 @@ class Podman:
         store: Path | None = None,
         images: Path | None = None,
         inside: RunningDebian | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
+        self.prefix = tuple(prefix)
+        """Words before its command line, such as those that enter a namespace."""
         self.home = home
         self.host = registry_host
         self.store = store
@@ -127,7 +130,7 @@ class Podman:
         self, *words: str | os.PathLike[str], allow_failure: bool = False, timeout_seconds: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         """`podman words…`; the answer. Raises ProgramError unless `allow_failure`."""
-        command: list[str | os.PathLike[str]] = ["podman", *words]
+        command: list[str | os.PathLike[str]] = [*self.prefix, "podman", *words]
         if self.inside is not None:
             command = list(self.inside.command(command))
         return processes.run(

@@ -2,8 +2,9 @@
 
 import contextlib
 import json
+import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +28,11 @@ storage:
     readonly:
       enabled: {readonly}
 http:
-  addr: 127.0.0.1:{port}
+  addr: {address}:{port}
+"""
+_PROXY = """\
+proxy:
+  remoteurl: http://{upstream}
 """
 
 _MANIFESTS = ", ".join(
@@ -43,13 +48,25 @@ class Registry:
     """Runs between `with` and its end. `storage` survives it; `scratch` holds config and log."""
 
     def __init__(
-        self, storage: Path, scratch: Path, *, readonly: bool = False, port: int | None = None
+        self,
+        storage: Path,
+        scratch: Path,
+        *,
+        readonly: bool = False,
+        port: int | None = None,
+        address: str = "127.0.0.1",
+        upstream: str = "",
+        prefix: Sequence[str] = (),
     ) -> None:
+        """`upstream`: what it is a pull-through cache of. `prefix`: words that enter a namespace."""
         self.storage = storage
         self.scratch = scratch
         self.readonly = readonly
         self.port = port or processes.free_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.address = address
+        self.upstream = upstream
+        self.prefix = tuple(prefix)
+        self.host = f"{address}:{self.port}"
         self._process: processes.Background | None = None
 
     def start(self) -> None:
@@ -58,14 +75,23 @@ class Registry:
         self.scratch.mkdir(parents=True, exist_ok=True)
         config = self.scratch / "registry.yml"
         config.write_text(
-            _CONFIG.format(storage=self.storage, port=self.port, readonly=str(self.readonly).lower())
+            _CONFIG.format(
+                storage=self.storage, address=self.address, port=self.port, readonly=str(self.readonly).lower()
+            )
+            + (_PROXY.format(upstream=self.upstream) if self.upstream else "")
         )
         self._process = processes.Background(
-            ["docker-registry", "serve", config],
+            [*self.prefix, "docker-registry", "serve", config],
             log=self.scratch / "registry.log",
             environment={"OTEL_TRACES_EXPORTER": "none"},
         )
-        self._process.wait_until(lambda: processes.answers(self.port), what="accepting connections")
+        self._process.wait_until(lambda: self._answers(), what="accepting connections")
+
+    def _answers(self) -> bool:
+        if not self.prefix:
+            return processes.answers(self.port)
+        script = f"import socket; socket.create_connection(('{self.address}', {self.port}), 1)"
+        return processes.run([*self.prefix, sys.executable, "-c", script], allow_failure=True).returncode == 0
 
     def stop(self) -> None:
         """Ends it; connections are refused from then on."""

@@ -4,6 +4,8 @@ import base64
 import json
 import random
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from tests.fakes.registry import FakeRegistry
 from .conftest import Daemon
 
 SECRET = "s3cret-s3cret"
+WRONG = "wr0ng-wr0ng"
 DATA = [random.Random(seed).randbytes(300_000) for seed in range(4)]
 
 
@@ -68,13 +71,24 @@ def log_in(daemon: Daemon, registry: str, password: str = SECRET) -> None:
     (daemon.directory / "auth.json").write_text(json.dumps({"auths": {registry: entry}}))
 
 
-def fails(daemon: Daemon, image: BuiltImage) -> str:
-    """Podman does not find the layer; the log after that."""
+def explain(daemon: Daemon, image: BuiltImage, *words: str) -> subprocess.CompletedProcess[str]:
+    """What `explain` says, with the daemon's own surroundings."""
+    command = [sys.executable, "-m", "registry_storage.ctl", "explain", image.reference, *words]
+    return subprocess.run(command, env=daemon.environment(), capture_output=True, text=True, check=False, timeout=120)
+
+
+def fails(daemon: Daemon, image: BuiltImage, *words: str) -> None:
+    """Podman does not find the layer; the log says `words`, `explain` too, and neither says a secret."""
     with pytest.raises(OSError, match=r"Input/output error|No such file"):
         (daemon.layer(image, 0) / "diff").stat()
-    text = daemon.log_text()
-    assert SECRET not in text
-    return text
+    certs = daemon.directory / "certs.d"
+    said = explain(daemon, image, *(["--certs-dir", str(certs)] if certs.exists() else []))
+    assert said.returncode == 1
+    for text in (daemon.log_text(), said.stdout + said.stderr):
+        for wanted in words:
+            assert wanted in text
+        for secret in (SECRET, WRONG, base64.b64encode(f"alice:{WRONG}".encode()).decode()):
+            assert secret not in text
 
 
 @pytest.fixture
@@ -139,9 +153,7 @@ def test_an_unknown_authority_is_named(
     registry = FakeRegistry(ssl_context=server_context(authority, client=False))
     with private(daemon, monkeypatch, registry, {}) as image:
         daemon.start("--certs-dir", str(certs))
-        text = fails(daemon, image)
-        assert "nobody known here has signed it" in text
-        assert "certs.d/registry.test/ca.crt" in text
+        fails(daemon, image, "nobody known here has signed it", "certs.d/registry.test/ca.crt")
 
 
 def test_a_missing_client_certificate_is_named(
@@ -152,7 +164,7 @@ def test_a_missing_client_certificate_is_named(
     authority.cert_pem.write_to_path(certs / "registry.test/ca.crt")
     with private(daemon, monkeypatch, registry, {}) as image:
         daemon.start("--certs-dir", str(certs))
-        assert "registry.test wants a client certificate" in fails(daemon, image)
+        fails(daemon, image, "registry.test wants a client certificate")
 
 
 def test_a_wrong_user_of_the_proxy_is_named(
@@ -161,21 +173,50 @@ def test_a_wrong_user_of_the_proxy_is_named(
     registry = FakeRegistry(ssl_context=server_context(authority, client=False))
     with private(daemon, monkeypatch, registry, {"user": "me:s3cret-s3cret"}) as image:
         daemon.start("--certs-dir", str(certs))
-        assert "(HTTPS_PROXY) refuses: 407" in fails(daemon, image)
+        fails(daemon, image, "(HTTPS_PROXY) refuses: 407")
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 def test_a_wrong_password_is_named_and_a_right_one_works_at_once(daemon: Daemon, auth: str) -> None:
     with FakeRegistry(auth=auth, users={"alice": SECRET}).in_thread() as registry:
         image = put(registry)
-        log_in(daemon, registry.host, "wr0ng")
+        log_in(daemon, registry.host, WRONG)
         daemon.start()
-        text = fails(daemon, image)
-        assert f"the credentials from {daemon.directory / 'auth.json'} are not accepted" in text
-        assert f"podman login {registry.host}" in text
-        assert "wr0ng" not in text
+        told = f"the credentials from {daemon.directory / 'auth.json'} are not accepted"
+        fails(daemon, image, told, f"podman login {registry.host}")
         log_in(daemon, registry.host)
         read_all_when_let_in(daemon, image)
+
+
+def test_an_expired_identity_token_is_named(daemon: Daemon) -> None:
+    with FakeRegistry(auth="bearer", identity_tokens={"alice": SECRET}).in_thread() as registry:
+        image = put(registry)
+        entry = {"auth": base64.b64encode(b"alice:").decode(), "identitytoken": WRONG}
+        (daemon.directory / "auth.json").write_text(json.dumps({"auths": {registry.host: entry}}))
+        daemon.start()
+        told = f"the credentials from {daemon.directory / 'auth.json'} are not accepted"
+        fails(daemon, image, told, f"podman login {registry.host}")
+
+
+def test_tokens_that_end_while_the_password_is_changed_are_named_and_a_new_login_is_enough(daemon: Daemon) -> None:
+    with FakeRegistry(auth="bearer", users={"alice": SECRET}, token_seconds=5).in_thread() as registry:
+        image = put(registry)
+        log_in(daemon, registry.host)
+        daemon.start()
+        assert (daemon.layer(image, 0) / "diff" / "file0").read_bytes() == DATA[0]
+        registry.users["alice"] = "n3w"
+        registry.revoke_tokens()
+        with pytest.raises(OSError, match="Input/output error"):
+            (daemon.layer(image, 1) / "diff" / "file1").read_bytes()
+        told = f"the credentials from {daemon.directory / 'auth.json'} are not accepted"
+        said = explain(daemon, image)
+        for text in (daemon.log_text(), said.stderr):
+            assert told in text
+            assert f"podman login {registry.host}" in text
+            assert SECRET not in text
+        log_in(daemon, registry.host, "n3w")
+        read_all_when_let_in(daemon, image)
+        assert explain(daemon, image).returncode == 0
 
 
 def read_all_when_let_in(daemon: Daemon, image: BuiltImage) -> None:
