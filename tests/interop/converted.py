@@ -38,23 +38,23 @@ def convert_and_push(
     repository = f"own/{kind.value}/{name}"
     source_repository = images.IMAGES[name].tag.rpartition(":")[0]
     directory.mkdir(parents=True, exist_ok=True)
-    config = json.loads(_fetch(source_host, source_repository, manifest["config"]["digest"]))
+    config = json.loads(fetch_blob(source_host, source_repository, manifest["config"]["digest"]))
     written: list[WrittenLayer] = []
     sources: list[Path] = []
     blobs: list[Path] = []
     for number, layer in enumerate(manifest["layers"]):
         source, target = directory / f"{number}.source", directory / f"{number}.blob"
-        source.write_bytes(_fetch(source_host, source_repository, layer["digest"]))
+        source.write_bytes(fetch_blob(source_host, source_repository, layer["digest"]))
         with source.open("rb") as reading, target.open("w+b") as writing:
             one = write_layer(reading, writing, WriteOptions(kind))
             verify_written(writing, one)
-        _push_blob(target_host, repository, str(one.descriptor.digest), target.read_bytes())
+        push_blob(target_host, repository, str(one.descriptor.digest), target.read_bytes())
         written.append(one)
         sources.append(source)
         blobs.append(target)
     config["rootfs"]["diff_ids"] = [str(one.diff_id) for one in written]
     config_bytes = json.dumps(config).encode()
-    manifest["config"] = _push_document(target_host, repository, config_bytes, manifest["config"]["mediaType"])
+    manifest["config"] = push_document(target_host, repository, config_bytes, manifest["config"]["mediaType"])
     manifest["layers"] = [
         {
             "mediaType": one.descriptor.media_type,
@@ -65,14 +65,7 @@ def convert_and_push(
         for one in written
     ]
     manifest["mediaType"] = OCI_MANIFEST
-    request = urllib.request.Request(
-        f"http://{target_host}/v2/{repository}/manifests/1",
-        data=json.dumps(manifest).encode(),
-        headers={"Content-Type": OCI_MANIFEST},
-        method="PUT",
-    )
-    with urllib.request.urlopen(request, timeout=60):
-        pass
+    push_manifest(target_host, f"{repository}:1", manifest)
     return ConvertedImage(f"{repository}:1", tuple(written), tuple(sources), tuple(blobs))
 
 
@@ -96,19 +89,22 @@ def tar_entries(tar: bytes) -> Iterator[tuple[object, ...]]:
                 yield (sorted(fields.items()), sorted(info.pax_headers.items()), content)
 
 
-def _fetch(host: str, repository: str, digest: str) -> bytes:
+def fetch_blob(host: str, repository: str, digest: str) -> bytes:
+    """A blob of the registry at `host`."""
     with urllib.request.urlopen(f"http://{host}/v2/{repository}/blobs/{digest}", timeout=60) as response:
         data: bytes = response.read()
     return data
 
 
-def _push_document(host: str, repository: str, data: bytes, media_type: str) -> dict[str, Any]:
+def push_document(host: str, repository: str, data: bytes, media_type: str) -> dict[str, Any]:
+    """Push a config; returns its descriptor."""
     digest = str(Digest.of(data))
-    _push_blob(host, repository, digest, data)
+    push_blob(host, repository, digest, data)
     return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
 
-def _push_blob(host: str, repository: str, digest: str, data: bytes) -> None:
+def push_blob(host: str, repository: str, digest: str, data: bytes) -> None:
+    """Push one whole blob."""
     start = urllib.request.Request(f"http://{host}/v2/{repository}/blobs/uploads/", data=b"", method="POST")
     with urllib.request.urlopen(start, timeout=60) as response:
         place = response.headers["Location"]
@@ -117,6 +113,19 @@ def _push_blob(host: str, repository: str, digest: str, data: bytes) -> None:
         url if url.startswith("http") else f"http://{host}{url}",
         data=data,
         headers={"Content-Type": "application/octet-stream"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass
+
+
+def push_manifest(host: str, name: str, manifest: dict[str, Any]) -> None:
+    """Push the manifest of `repository:tag`."""
+    repository, _, tag = name.rpartition(":")
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/manifests/{tag}",
+        data=json.dumps(manifest).encode(),
+        headers={"Content-Type": OCI_MANIFEST},
         method="PUT",
     )
     with urllib.request.urlopen(request, timeout=60):
