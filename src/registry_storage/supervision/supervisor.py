@@ -30,8 +30,8 @@ PREPARE_SECONDS = 30.0
 """A worker that is not loaded by then is given up."""
 LEAVE_SECONDS = 10.0
 """A worker that does not end by then is killed; its requests are delivered again."""
-CALM_SECONDS = 10.0
-"""A worker that served for so long did not die for the reason that its predecessor died for."""
+CALM_SECONDS = 1.0
+"""A worker that served for so long did not die for the reason that its predecessor died for: no delay."""
 MAX_DELAY_SECONDS = 5.0
 
 
