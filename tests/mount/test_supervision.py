@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 
 from tests.fakes.images import BuiltImage, File, build_layer, put_image
@@ -174,27 +175,55 @@ def test_a_new_worker_that_does_not_come_up_leaves_the_old_one_serving(
     assert (path.parent / "f15").read_bytes() == FILES["d1/f15"]
 
 
+def lane_count(daemon: Daemon, name: str) -> int:
+    """A counter of the lane that serves now."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(daemon.root / "control.sock"))) as client:
+        return int(client.get("http://daemon/v1/activity").raise_for_status().json()["lane"][name])
+
+
+def first_byte(path: Path) -> int:
+    """Past the kernel's cache."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.pread(file, 1, 0)[0]
+    finally:
+        os.close(file)
+
+
 def test_what_was_verified_is_not_hashed_again_by_the_next_worker(daemon: Daemon, image: BuiltImage) -> None:
+    daemon.start()
+    directory = daemon.layer(image) / "diff"
+    for name in ("d1/f22", "d2/f2"):
+        assert (directory / name).read_bytes() == FILES[name]
+    worker = worker_of(daemon)
+    os.kill(worker, signal.SIGKILL)
+    another_worker(daemon, worker)
+    assert first_byte(directory / "d1/f22") == FILES["d1/f22"][0]  # the layer is open from here on
+    parked = lane_count(daemon, "parked")
+    assert first_byte(directory / "d2/f2") == FILES["d2/f2"][0]
+    assert lane_count(daemon, "parked") == parked, "the lane answered alone: the chunk counts as verified"
+    assert "not as the last worker left it" not in daemon.log_text()
+
+
+def test_what_somebody_wrote_between_two_workers_is_not_served(daemon: Daemon, image: BuiltImage) -> None:
     daemon.start()
     path = daemon.layer(image) / "diff" / "d1/f22"
     assert path.read_bytes() == FILES["d1/f22"]
     worker = worker_of(daemon)
+    os.kill(worker, signal.SIGSTOP)  # nobody of ours looks from here on
     (content,) = daemon.root.glob("layers/*/content")
-    with content.open("r+b") as file:  # behind everybody's back: only a mark that this chunk was served as it is
-        data = bytearray(file.read())
-        at = bytes(data).index(FILES["d1/f22"])
-        data[at] ^= 1
-        file.seek(0)
-        file.write(data)
+    before = content.stat()
+    with content.open("r+b") as file:
+        at = file.read().index(FILES["d1/f22"])
+        file.seek(at)
+        file.write(bytes([FILES["d1/f22"][0] ^ 1]))
+    os.utime(content, ns=(before.st_atime_ns, before.st_mtime_ns))  # as if nothing had been written
     os.kill(worker, signal.SIGKILL)
     another_worker(daemon, worker)
-    file_descriptor = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(file_descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    assert os.read(file_descriptor, 1)[0] == FILES["d1/f22"][0] ^ 1
-    os.close(file_descriptor)
-    daemon.stop()
-    daemon.start()  # verified while this daemon runs: a new one hashes again
+    assert first_byte(path) == FILES["d1/f22"][0]
     assert path.read_bytes() == FILES["d1/f22"]
+    assert daemon.log_text().count("content is not as the last worker left it: it is hashed again") == 1
 
 
 @pytest.fixture

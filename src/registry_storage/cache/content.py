@@ -7,10 +7,12 @@ byte. Every change of the files is made here, so that a change that was not can 
 Which chunks may be served is in memory that the lane (_ext/fuse_lane.pyx) reads without asking anybody:
 
     0   generation, 64 bits: raised whenever chunks are taken away
+    8   inode, size, times of the content file when we last changed it: of another file the bits say nothing
     64  verified: a bit per chunk
     …   touched: a byte per eight chunks, set by the lane when it serves one of them
 """
 
+import logging
 import os
 import struct
 import threading
@@ -24,8 +26,12 @@ from ..toc.chunk import Chunk
 from .holes import punch_hole
 from .signature import Signature
 
+_log = logging.getLogger(__name__)
+
 _STATE_HEADER_BYTES = 64
 _GENERATION = struct.Struct("=Q")
+_STAMP = struct.Struct("=QQqq")
+_STAMP_AT = 8
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -64,8 +70,13 @@ class Content:
                 self._save_present()
         except OSError as error:
             raise CacheError(f"{directory}: {error.strerror}") from None
-        self._known_file, self._known_bits = Signature.of(self._file), Signature.of(self._bits)
+        self._known_bits = Signature.of(self._bits)
         self._verified = state[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
+        if any(self._verified) and _STAMP.unpack_from(state, _STAMP_AT) != self._stamp():
+            # Somebody else wrote while no worker looked, or the last one died in the middle of a write.
+            _log.warning("%s: content is not as the last worker left it: it is hashed again", directory.name)
+            self._verified[:] = bytes(length)
+        self._remember_file()
         # What was evicted while no worker had the layer open is not present any more.
         kept = int.from_bytes(self._verified, "little") & int.from_bytes(self._present, "little")
         self._verified[:] = kept.to_bytes(length, "little")
@@ -163,7 +174,7 @@ class Content:
                     found.append("content was changed by somebody else: it is hashed again")
                     self.doubt(range(self.chunk_count))
                 os.ftruncate(self._file, self.size)
-                self._known_file = Signature.of(self._file)
+                self._remember_file()
         if Signature.of(self._directory / "present") != self._known_bits:
             found.append("present was changed by somebody else: it is written anew")
             os.close(self._bits)
@@ -219,7 +230,17 @@ class Content:
         finally:
             with self._changes:
                 self._changing -= 1
-                self._known_file = Signature.of(self._file)
+                self._remember_file()
+
+    def _remember_file(self) -> None:
+        """The content file is as we left it; the next worker is told, too."""
+        self._known_file = Signature.of(self._file)
+        _STAMP.pack_into(self.state, _STAMP_AT, *self._stamp())
+
+    def _stamp(self) -> tuple[int, int, int, int]:
+        """With the time of change, which nobody can set back."""
+        found = os.fstat(self._file)
+        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _save_bits(self, numbers: Sequence[int]) -> None:
         """Write the present bits of these chunks, all between them included."""
