@@ -49,6 +49,8 @@ class Bench:
             directory / "root", directory / "store", registry.host, log=directory / "daemon.log", options=options
         )
         self.daemon.start()
+        # A first worker that ends before it served ends the daemon: there is nothing yet that could be lost.
+        wait_until(lambda: self.serving() > 0, "serving")
         self.podman = Podman(directory / "podman", registry.host, store=directory / "store")
 
     def worker(self) -> int:
