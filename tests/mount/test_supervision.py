@@ -192,7 +192,7 @@ def first_byte(path: Path) -> int:
 
 
 def test_what_was_verified_is_not_hashed_again_by_the_next_worker(daemon: Daemon, image: BuiltImage) -> None:
-    daemon.start()
+    daemon.start("--log-level", "info")  # debug lets Python see each file's first read
     directory = daemon.layer(image) / "diff"
     for name in ("d1/f22", "d2/f2"):
         assert (directory / name).read_bytes() == FILES[name]
