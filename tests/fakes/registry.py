@@ -75,6 +75,8 @@ class FakeRegistry:
         self.uploads = Uploads(self.blobs, self.manifests)
         self.connections = 0
         """Accepted so far, by all listeners."""
+        self.round_trips = 0
+        """The longest chain of requests of which each came after the one before it was answered; may be set to 0."""
         self.token_scheme = "http"
         self._signature = 0
         self._oldest_signature = 0
@@ -196,6 +198,7 @@ class FakeRegistry:
                 return
             headers = joined(request.headers)
             logged = LoggedRequest(listener, request.method.decode(), request.target.decode(), headers, body)
+            trip = self.round_trips + 1
             if logged.path.startswith("/_fake/"):
                 answer, faults = self._control(logged), []
             else:
@@ -209,6 +212,7 @@ class FakeRegistry:
                     faults += self.script(logged)
                 answer = await self._prepare(logged, faults, stream)
             await self._send(connection, stream, answer, faults, logged.method)
+            self.round_trips = max(self.round_trips, trip)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
             connection.start_next_cycle()

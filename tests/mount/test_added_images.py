@@ -127,6 +127,20 @@ def test_a_lazy_image_of_three_layers_costs_six_requests(running: Daemon, regist
     assert ctl(running, "list").stdout.rstrip().endswith("lazy")
 
 
+@pytest.mark.parametrize(("auth", "wanted"), [(None, 3), ("bearer", 5)])
+def test_a_lazy_image_of_three_layers_takes_few_round_trips(
+    running: Daemon, registry: FakeRegistry, auth: str | None, wanted: int
+) -> None:
+    """One for the manifest, one for config and TOCs at the same time, and one where a TOC is larger than expected."""
+    name = lazy(registry, os.urandom(1000), os.urandom(1001), os.urandom(1002))
+    registry.auth = auth
+    registry.inject("delay", times=None, seconds=0.3)
+    registry.inject("delay", times=None, seconds=0.3, listener="token")
+    registry.round_trips = 0
+    added(running, name)
+    assert 2 <= registry.round_trips <= wanted, registry.log
+
+
 def test_added_images_outlive_the_daemon_and_the_registry(running: Daemon, registry: FakeRegistry) -> None:
     tar_images.put_image(registry, FILES)
     plain = f"{registry.host}/team/app:v1"
