@@ -1,7 +1,9 @@
-"""The additional image store under load: `python -m benchmarks.images cycles|kills|speed`, as root, in the laboratory.
+"""The additional image store under load, as root: `python -m benchmarks.images cycles|kills|ends|speed`.
 
     cycles   100 times an image is added or removed, in random order, while four loops run and list images
     kills    50 times the worker is killed while an image is added or removed, under the same load
+    ends     50 times the supervisor is killed instead, and with it the mount; four loops list images, and a container
+             runs after each new start
     speed    `add` of a plain image beside podman's own pull: seconds, disk use, memory of the daemon
 """
 
@@ -29,9 +31,10 @@ OTHERS = [converters.tag(name, kind) for name in ("redis", "gcc", "odd") for kin
 
 
 class Load:
-    """Four loops of podman: two that run a command, two that list images. What fails is counted."""
+    """Four loops of podman, of which `runs` run a command and the others list images. What fails is counted."""
 
-    def __init__(self, podman: Podman) -> None:
+    def __init__(self, podman: Podman, runs: int = 2) -> None:
+        self._words = [run_words(podman)] * runs + [("images",)] * (4 - runs)
         self.count: Counter[str] = Counter()
         self.failures: list[str] = []
         self._podman = podman
@@ -39,8 +42,7 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        run = ("run", "--rm", "--pull=never", "--network=none", self._podman.name(KEPT), "true")
-        threads = [threading.Thread(target=self._loop, args=words) for words in (run, run, ("images",), ("images",))]
+        threads = [threading.Thread(target=self._loop, args=words) for words in self._words]
         for thread in threads:
             thread.start()
         try:
@@ -52,10 +54,19 @@ class Load:
 
     def _loop(self, *words: str) -> None:
         while not self._end.is_set():
-            done = self._podman.run(*words, allow_failure=True)
-            self.count[words[0]] += 1
-            if done.returncode:
-                self.failures.append(f"podman {words[0]}: {done.stderr.strip()[-500:]}")
+            self.once(*words)
+
+    def once(self, *words: str) -> None:
+        """One command of podman's."""
+        done = self._podman.run(*words, allow_failure=True)
+        self.count[words[0]] += 1
+        if done.returncode:
+            self.failures.append(f"podman {words[0]}: {done.stderr.strip()[-500:]}")
+
+
+def run_words(podman: Podman) -> tuple[str, ...]:
+    """A container of the image that is never removed."""
+    return "run", "--rm", "--pull=never", "--network=none", podman.name(KEPT), "true"
 
 
 def toggle(host: ImageHost, chance: random.Random, added: set[str]) -> list[str]:
@@ -78,25 +89,43 @@ def kills(host: ImageHost, count: int) -> None:
     load, chance = Load(host.podman), random.Random(2)
     with load.running():
         for _ in range(count):
-            words = [chance.choice(("add", "remove")), host.podman.name(chance.choice(OTHERS))]
-            command = [sys.executable, "-m", "registry_storage.ctl", *words, "--root", os.fspath(host.daemon.root)]
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as asking:
-                time.sleep(chance.uniform(0.2, 1.5))
+            with asking(host, chance):
                 for worker in Path(f"/proc/{host.daemon.pid}/task/{host.daemon.pid}/children").read_text().split():
                     os.kill(int(worker), signal.SIGKILL)
-                asking.wait()
-    finish(host, load, f"{count} kills")
+    finish(host, load, f"{count} kills of the worker")
+
+
+def ends(host: ImageHost, count: int) -> None:
+    load, chance = Load(host.podman, runs=0), random.Random(3)
+    with load.running():
+        for _ in range(count):
+            with asking(host, chance):
+                os.kill(host.daemon.pid, signal.SIGKILL)
+            host.daemon.kill()
+            host.daemon.start()
+            load.once(*run_words(host.podman))
+    finish(host, load, f"{count} kills of the supervisor")
+
+
+@contextmanager
+def asking(host: ImageHost, chance: random.Random) -> Iterator[None]:
+    """Ask for something; what is inside happens at any moment of it."""
+    words = [chance.choice(("add", "remove")), host.podman.name(chance.choice(OTHERS))]
+    command = [sys.executable, "-m", "registry_storage.ctl", *words, "--root", os.fspath(host.daemon.root)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as started:
+        time.sleep(chance.uniform(0.2, 1.5))
+        yield
+        started.wait()
 
 
 def finish(host: ImageHost, load: Load, what: str) -> None:
     """Remove everything; then nothing may be left."""
-    deadline = time.monotonic() + 120
     while True:
         names = [line.split("\t")[0] for line in host.ctl("list").stdout.splitlines()]
         if not names:
             break
         host.ctl("remove", *names)
-    overlay = host.store / "overlay"
+    overlay, deadline = host.store / "overlay", time.monotonic() + 120
     while (left := sorted(os.listdir(overlay))) != ["l"] and time.monotonic() < deadline:
         time.sleep(0.1)
     print(f"{what}: {dict(load.count)}, {len(load.failures)} failed; left in the store: {left}")
@@ -148,7 +177,7 @@ def _disk_bytes(path: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("cycles", "kills", "speed"))
+    parser.add_argument("what", choices=("cycles", "kills", "ends", "speed"))
     parser.add_argument("--count", type=int, default=0)
     given = parser.parse_args()
     with (
@@ -161,10 +190,8 @@ def main() -> None:
                 speed(host, scratch, registry)
             else:
                 host.ctl("add", host.podman.name(KEPT))
-                if given.what == "cycles":
-                    cycles(host, given.count or 100)
-                else:
-                    kills(host, given.count or 50)
+                run, usual = {"cycles": (cycles, 100), "kills": (kills, 50), "ends": (ends, 50)}[given.what]
+                run(host, given.count or usual)
         finally:
             host.close()
 
