@@ -59,7 +59,8 @@ class Daemon:
     def start(self) -> None:
         """Starts it and waits for the mount; raises ProgramError with the end of its log."""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.mountpoint.mkdir(parents=True, exist_ok=True)
+        if not places.mounts_below(self.mountpoint):  # a dead mount says no more whether it is a directory
+            self.mountpoint.mkdir(parents=True, exist_ok=True)
         command: list[str | os.PathLike[str]] = [
             *self.prefix,
             *(sys.executable, "-m", "registry_storage.cli", "--root", self.root, "--log-level", "debug"),
