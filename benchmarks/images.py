@@ -109,7 +109,13 @@ def ends(host: ImageHost, count: int) -> None:
 
 @contextmanager
 def asking(host: ImageHost, chance: random.Random) -> Iterator[None]:
-    """Ask for something; what is inside happens at any moment of it."""
+    """Ask for something, once the daemon answers again; what is inside happens at any moment of it."""
+    while True:
+        try:
+            host.ctl("list")
+            break
+        except subprocess.CalledProcessError:  # no worker yet: those that die early are followed after a pause
+            time.sleep(0.1)
     words = [chance.choice(("add", "remove")), host.podman.name(chance.choice(OTHERS))]
     command = [sys.executable, "-m", "registry_storage.ctl", *words, "--root", os.fspath(host.daemon.root)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as started:
