@@ -44,6 +44,8 @@ class TocWriter:
     def __init__(self, dialect: Dialect) -> None:
         self._podman = dialect.podman
         self._parts: list[bytes] = []
+        self.held_bytes = 0
+        """Of the entries that were not drained yet."""
         self._users: dict[int, bytes] = {}
         self._groups: dict[int, bytes] = {}
 
@@ -88,13 +90,17 @@ class TocWriter:
         if chunks:
             self._first_chunk(text, chunks)
         text.append(b"}")
-        self._parts.append(b"".join(text))
+        self._keep(text)
         for chunk in chunks[1:]:
             last = chunk is chunks[-1]
             more = [b'{"name":', name, b',"type":"chunk","chunkOffset":%d' % chunk.file_offset]
             self._chunk(more, chunk, told=self._podman or not last)
             more.append(b"}")
-            self._parts.append(b"".join(more))
+            self._keep(more)
+
+    def _keep(self, text: list[bytes]) -> None:
+        self._parts.append(b"".join(text))
+        self.held_bytes += len(self._parts[-1]) + 1
 
     def _first_chunk(self, text: list[bytes], chunks: list[ChunkRecord]) -> None:
         single = len(chunks) == 1
@@ -121,6 +127,7 @@ class TocWriter:
         """The entries so far, separated by commas, and forgotten: for whoever puts the document together."""
         parts = b",".join(self._parts)
         self._parts.clear()
+        self.held_bytes = 0
         return parts
 
     def finish(self, tar_split_digest: str | None = None) -> bytes:

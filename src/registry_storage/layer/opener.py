@@ -70,7 +70,6 @@ class Opener:
     ) -> Layer:
         """A layer whose TOC is fetched where it is not here. Raises RegistryStorageError and OSError."""
         directory = self._root.layer(key)
-        directory.mkdir(mode=0o700, exist_ok=True)
         source = BlobSource()
         blob = self._registry.open_blob(image.reference, descriptor)
         source.offer(image.reference.name, blob)
@@ -79,6 +78,7 @@ class Opener:
         found = index is not None
         if index is None:
             packed = await fetch_toc(self._registry, image.reference, descriptor, lazy, self._workers)
+            directory.mkdir(mode=0o700, exist_ok=True)
             index = self._keep_index(directory / "index", packed)
             del packed
             give_back_memory()

@@ -29,7 +29,7 @@ from .source import ByteSource
 from .tar_pass import TAR_SPLIT, TarPass
 
 CHUNK_BYTES: Final = 4 << 20
-_DRAIN_ENTRIES: Final = 4096
+_DRAIN_BYTES: Final = 1 << 20
 _PART: Final = "new"
 
 
@@ -96,11 +96,8 @@ class _Unpacking(TarPass):
 
     def entry(self, one: SourceEntry) -> int | None:
         """See TarPass."""
-        if self._count and self._count % _DRAIN_ENTRIES == 0:
+        if self._toc.held_bytes >= _DRAIN_BYTES:
             self._toc_size += self._toc_file.write(self._toc.drain() + b",")
-            if self._toc_size > MAX_TOC_BYTES or self._count >= MAX_ENTRIES:
-                raise FormatError(f"tar: wanted at most {MAX_ENTRIES} entries and {MAX_TOC_BYTES} bytes of names")
-        self._count += 1
         if one.entry.sparse is None:
             return self._plain(one)
         self._sparse(one)
@@ -109,7 +106,7 @@ class _Unpacking(TarPass):
     def _plain(self, one: SourceEntry) -> int:
         entry = one.entry
         if not entry.size:
-            self._toc.add(entry, None, [])
+            self._add(entry, [])
             return 0
         self._content.begin(entry.size)
         chunks, crc = self._chunks(one, one.stream.position, 0, entry.size, 0)
@@ -120,7 +117,7 @@ class _Unpacking(TarPass):
         """Holes cost nothing, however large an entry says they are."""
         entry, at = one.entry, 0
         if not entry.size:
-            self._toc.add(entry, None, [])
+            self._add(entry, [])
             return
         self._content.begin(entry.size)
         chunks: list[ChunkRecord] = []
@@ -161,6 +158,12 @@ class _Unpacking(TarPass):
     def _add(self, entry: TarEntry, chunks: list[ChunkRecord]) -> None:
         """podman's dialect: the digest of a file of one chunk is the chunk's."""
         self._toc.add(entry, chunks[0].digest if len(chunks) == 1 else None, chunks)
+        self._count += max(1, len(chunks))
+        if self._count > MAX_ENTRIES or self._toc_size + self._toc.held_bytes > MAX_TOC_BYTES:
+            raise FormatError(
+                f"tar: {entry.path!r:.300}: wanted at most {MAX_ENTRIES} entries and chunks, "
+                f"and {MAX_TOC_BYTES} bytes to describe them, got more"
+            )
 
 
 def remove_layer(directory: Path) -> None:

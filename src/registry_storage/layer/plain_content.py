@@ -8,6 +8,8 @@ from pathlib import Path
 from ..errors import FormatError
 from ..toc.index import TocIndex
 
+MAX_CONTENT_BYTES = 1 << 43
+"""Holes included; that of the index (`_ext/toc_build.pxd`)."""
 _FLUSH_BYTES = 1 << 20
 _PAGE = 4096
 _WORD = 8
@@ -31,7 +33,12 @@ class ContentWriter:
         os.close(self._file)
 
     def begin(self, size: int) -> None:
-        """A file of `size` bytes, at least 1; the rule is that of `_ext/toc_finish.pxd`, place_content."""
+        """A file of `size` bytes, at least 1; the rule is that of `_ext/toc_finish.pxd`, place_content.
+
+        Raises FormatError.
+        """
+        if size > MAX_CONTENT_BYTES - self._end:
+            raise FormatError(f"tar: files: wanted at most {MAX_CONTENT_BYTES} bytes together, got more")
         self._skip(-self._end % (_PAGE if size >= _PAGE else _WORD))
 
     def chunk(self, tar_offset: int) -> None:

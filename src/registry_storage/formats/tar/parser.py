@@ -37,6 +37,7 @@ class TarParser:
     def next(self) -> TarEntry | None:
         """The next entry; None at the end. Raises FormatError."""
         raw: list[bytes] = []
+        raw_size = 0
         pax: Records = []
         long_name = long_link = None
         while True:
@@ -51,7 +52,7 @@ class TarParser:
             kind = block[156]
             if kind in (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK):
                 size = _number(block, 124, 136, "size")
-                if size > MAX_EXTENDED_BYTES:
+                if not 0 <= size <= MAX_EXTENDED_BYTES:
                     raise FormatError(f"tar: extended header: wanted at most {MAX_EXTENDED_BYTES} bytes, got {size}")
                 body = self.stream.take(size + -size % BLOCK)
                 # A global header is for its tar alone; those who unpack layers do not apply it either.
@@ -59,7 +60,8 @@ class TarParser:
                     self.global_headers(block + body)
                     continue
                 raw += (block, body)
-                _check_headers(sum(map(len, raw)))
+                raw_size += len(block) + len(body)
+                _check_headers(raw_size)
                 if kind == _PAX:
                     pax = _parse_pax(body[:size])
                 elif kind == _LONG_NAME:
@@ -164,21 +166,26 @@ class KeepingParser(TarParser):
 
     def __init__(self, stream: TarBytes) -> None:
         super().__init__(stream)
-        self._kept = b""
+        self._kept: list[bytes] = []
+        self._kept_size = 0
 
     def global_headers(self, raw: bytes) -> None:
         """See TarParser."""
-        self._kept += raw
-        _check_headers(len(self._kept))
+        self._kept.append(raw)
+        self._kept_size += len(raw)
+        _check_headers(self._kept_size)
 
     def next(self) -> TarEntry | None:
         """See TarParser."""
         entry = super().next()
-        if entry is None:
-            self.before_end = self._kept + self.before_end
-        else:
-            entry.raw = self._kept + entry.raw
-        self._kept = b""
+        if self._kept:
+            kept = b"".join(self._kept)
+            if entry is None:
+                self.before_end = kept + self.before_end
+            else:
+                entry.raw = kept + entry.raw
+            self._kept.clear()
+            self._kept_size = 0
         return entry
 
 

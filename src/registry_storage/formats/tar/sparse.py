@@ -7,7 +7,8 @@ from .entry import TarEntry
 from .stream import TarBytes
 
 _BLOCK: Final = 512
-_MAX_PARTS: Final = 1 << 20
+_MAX_PARTS: Final = 1 << 16
+_MAX_MAP_BYTES: Final = 2 << 20
 _Records = list[tuple[bytes, bytes]]
 
 
@@ -32,6 +33,8 @@ def read_pax(entry: TarEntry, block: bytes, stream: TarBytes, raw: list[bytes], 
         numbers, taken = _map_before_data(stream)
         entry.stored_size -= taken
     elif b"GNU.sparse.map" in values:
+        if values[b"GNU.sparse.map"].count(b",") > 2 * _MAX_PARTS:
+            raise FormatError(f"tar: sparse map: wanted at most {_MAX_PARTS} parts")
         numbers = [_number(text) for text in values[b"GNU.sparse.map"].split(b",") if text]
     elif b"GNU.sparse.offset" in values:
         numbers = [_number(value) for key, value in pax if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")]
@@ -50,16 +53,19 @@ def read_pax(entry: TarEntry, block: bytes, stream: TarBytes, raw: list[bytes], 
 
 def _map_before_data(stream: TarBytes) -> tuple[list[int], int]:
     """The map of format 1.0: decimal lines in whole blocks before the data; and the bytes it takes."""
-    text = stream.take(_BLOCK)
-    while True:
-        lines = text.split(b"\n")
-        if len(lines) > 1:
-            wanted = 2 * _number(lines[0])
-            if wanted > 2 * _MAX_PARTS:
-                raise FormatError(f"tar: sparse map: wanted at most {_MAX_PARTS} parts, got {wanted // 2}")
-            if len(lines) > wanted + 1:
-                return [_number(line) for line in lines[1 : wanted + 1]], len(text)
-        text += stream.take(_BLOCK)
+    text = bytearray(stream.take(_BLOCK))
+    first, found, rest = text.partition(b"\n")
+    count = _number(bytes(first)) if found else _MAX_PARTS + 1
+    if count > _MAX_PARTS:
+        raise FormatError(f"tar: sparse map: wanted at most {_MAX_PARTS} parts, got {bytes(first[:40])!r}")
+    lines = rest.count(b"\n")
+    while lines < 2 * count:
+        block = stream.take(_BLOCK)
+        lines += block.count(b"\n")
+        text += block
+        if len(text) > _MAX_MAP_BYTES:
+            raise FormatError(f"tar: sparse map: wanted at most {_MAX_MAP_BYTES} bytes, got more")
+    return [_number(bytes(line)) for line in text.split(b"\n")[1 : 2 * count + 1]], len(text)
 
 
 def _old_parts(data: bytes) -> list[tuple[int, int]]:
