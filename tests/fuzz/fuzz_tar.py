@@ -73,7 +73,7 @@ def one_input(data: bytes) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory, tempfile.TemporaryFile(dir="/dev/shm") as toc:
         descriptor = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(blob), len(blob))
         try:
-            _Unpacking(Path(directory), descriptor, Digest(summer.hexdigest()), toc).unpack(_Pipe(blob))  # type: ignore[arg-type]
+            _Unpacking(Path(directory), descriptor, Digest(summer.hexdigest()), toc, lambda _: None).unpack(_Pipe(blob))  # type: ignore[arg-type]
         except RegistryStorageError:
             return
         _check(Path(directory))

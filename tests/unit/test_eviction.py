@@ -25,6 +25,9 @@ class Shelf:
     def used_bytes(self) -> int:
         return BLOCK * len(self.here)
 
+    def kept_bytes(self) -> int:
+        return self.used_bytes() if self.rank == PINNED else 0
+
     def collect_uses(self, now: float) -> None:
         pass
 

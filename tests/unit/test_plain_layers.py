@@ -93,7 +93,7 @@ async def unpack(
     descriptor = Descriptor(GZIP, digest or Digest.of(blob), len(blob))
     await unpack_layer(
         directory / "layer", source or Source(blob), descriptor, diff_id or Digest.of(tar),
-        trio.CapacityLimiter(1), lambda _: None,
+        trio.CapacityLimiter(1), lambda _: None, lambda _: None,
     )  # fmt: skip
     return Unpacked(directory / "layer")
 

@@ -45,6 +45,9 @@ class Source(Protocol):
     def used_bytes(self) -> int:
         """On disk."""
 
+    def kept_bytes(self) -> int:
+        """Of them, what is no victim at any price."""
+
     def collect_uses(self, now: float) -> None:
         """Look what has been used since the last call."""
 
@@ -87,6 +90,18 @@ class Eviction:
         excess = self._excess(1.0)
         if excess > 0:
             self._evict(excess)
+
+    def admit(self, by: int) -> bool:
+        """Something was written that will be kept: whether it may, when everything goes for it that can."""
+        self.grew(by)
+        if self.kept_bytes() > self.budget.size:
+            return False
+        missing = self.budget.keep_free - self._free_bytes()
+        return missing <= 0 or self.make_room(missing)
+
+    def kept_bytes(self) -> int:
+        """On disk, of what never goes."""
+        return sum(source.kept_bytes() for source in self._sources)
 
     def make_room(self, wanted: int) -> bool:
         """The disk is full, whatever the budget says: free `wanted` bytes. False when nothing can go."""

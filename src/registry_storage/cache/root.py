@@ -27,6 +27,11 @@ class LayerKey:
     layer_digest: Digest
     toc_digest: Digest
 
+    @property
+    def is_plain(self) -> bool:
+        """The tree was made from the blob's own tar: it has no TOC."""
+        return self.layer_digest == self.toc_digest
+
     def __str__(self) -> str:
         return f"{self.layer_digest.hex}-{self.toc_digest.hex}"
 

@@ -1,5 +1,6 @@
 """Brings missing chunks into a layer's content: one fetch for all readers, ranges merged by cost."""
 
+import bisect
 import enum
 import itertools
 import logging
@@ -37,6 +38,8 @@ TAIL_ROUND_TRIPS = 2
 """How long before the end of a window the next one is asked for."""
 RECHECK_BYTES = 8 << 20
 TELL_DAMAGE_SECONDS = 60.0
+MOST_FROM_START = 1 << 16
+"""Chunks that are brought in one pass over a plain layer's blob: what waits for them takes memory."""
 REQUESTS_AHEAD = 4
 """For one layer, of what readers will want in a known order: while some replies are awaited, others flow."""
 
@@ -89,7 +92,11 @@ class ChunkFetcher:
         workers: trio.CapacityLimiter,
         memory: MemoryBudget,
         loose: LooseChunks,
+        *,
+        from_start: bool = False,
     ) -> None:
+        """`from_start`: every range costs the blob from its start, so what is missing comes along with the first."""
+        self._from_start = from_start
         self._loose = loose
         self._memory = memory
         self._name = name
@@ -204,6 +211,10 @@ class ChunkFetcher:
             missing = await self._recheck([self._chunk(number) for number in mine])
             if not missing:
                 return
+            if self._from_start:
+                with self._activity.reading():
+                    await self._fetch_from_start(missing, mine)
+                return
             if whom is _For.READER:
                 with self._activity.reading():
                     await self._fetch_around(missing, mine)
@@ -246,6 +257,17 @@ class ChunkFetcher:
             self._take(behind, mine)
             for pieces in ranges_of(behind, URGENT_GAP_BYTES, MAX_RANGE_BYTES):
                 nursery.start_soon(self._fetch_within_budget, pieces)
+
+    async def _fetch_from_start(self, missing: list[Chunk], mine: dict[int, _Pending]) -> None:
+        """One range for everything that is missing, from what comes first in the tar, within bounds."""
+        absent = [number for number in range(self._index.chunk_count) if self._is_absent(number)]
+        if len(absent) > MOST_FROM_START:
+            first = bisect.bisect_left(absent, missing[0].number)
+            absent = absent[first : first + MOST_FROM_START]
+        others = [chunk for chunk in map(self._chunk, absent) if not chunk.is_hole]
+        self._take(others, mine)
+        (pieces,) = ranges_of(missing + others, self._index.blob_size, self._index.blob_size)
+        await self._fetch_within_budget(pieces)
 
     def _take(self, chunks: Iterable[Chunk], mine: dict[int, _Pending], window: Window | None = None) -> None:
         """Make absent chunks `mine`."""

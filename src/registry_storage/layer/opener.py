@@ -19,6 +19,7 @@ from ..formats.plain import plain
 from ..registry.client import RegistryClient
 from ..toc.index import TocIndex
 from .activity import Activity
+from .arriving import Arriving
 from .chunks import ChunkFetcher
 from .image import Images, ResolvedImage
 from .layer import Layer
@@ -64,6 +65,7 @@ class Opener:
         """Threads for passes over whole blobs."""
         self.memory = MemoryBudget(MEMORY_BYTES)
         self.loose = LooseChunks(eviction.make_room)
+        self._arriving = Arriving(eviction)
 
     async def open_lazy(
         self, key: LayerKey, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer
@@ -113,7 +115,8 @@ class Opener:
             position = image.manifest.layers.index(descriptor)
             diff_id = await self._images.diff_id(image, position)
             await trio.to_thread.run_sync(remove_layer, directory)
-            await unpack_layer(directory, source, descriptor, diff_id, self.streams, progress)
+            with self._arriving.layer(str(descriptor.digest)) as grew:
+                await unpack_layer(directory, source, descriptor, diff_id, self.streams, progress, grew)
             index = await self._load_index(key, verify=False)
             if index is None:
                 raise FormatError(f"layer {descriptor.digest}: its index cannot be read back from {directory}")
@@ -160,6 +163,7 @@ class Opener:
             self._workers,
             self.memory,
             self.loose,
+            from_start=key.is_plain,
         )
         return Layer(key, descriptor, lazy.format, index, content, source, chunks, self.loose)
 

@@ -74,6 +74,8 @@ class Arrival:
     def add(self, data: bytes) -> None:
         """The bytes that follow those that were added before."""
         self._buffer += data
+        if self._next < len(self._pieces) and (gap := self._pieces[self._next].offset - self._base) > 0:
+            self._drop(min(gap, len(self._buffer)))  # it may be large, and nobody wants it
         here = self._base + len(self._buffer)
         while self._complete < len(self._pieces) and self._pieces[self._complete].end <= here:
             self._complete += 1
@@ -107,10 +109,12 @@ class Arrival:
         span = bytes(memoryview(self._buffer)[start - self._base : end - self._base])
         # Pieces may overlap: what the rest needs stays.
         unused = self._pieces[self._next].offset if self._next < len(self._pieces) else end
-        unused = min(max(unused, self._base), self._base + len(self._buffer))
-        del self._buffer[: unused - self._base]
-        self._base = unused
+        self._drop(min(max(unused - self._base, 0), len(self._buffer)))
         return span, start, [chunk for piece in taken for chunk in piece.chunks]
+
+    def _drop(self, size: int) -> None:
+        del self._buffer[:size]
+        self._base += size
 
     def unreceived(self) -> list[Chunk]:
         """The chunks of which bytes are still to come."""

@@ -40,22 +40,28 @@ async def unpack_layer(
     diff_id: Digest,
     limiter: trio.CapacityLimiter,
     progress: Callable[[int], None],
+    grew: Callable[[int], None],
 ) -> None:
     """Make `directory` (which is not there) hold ``index``, ``content``, ``present`` and ``tar-split.gz``.
 
     The layer's memory is what `BlobPipe` and the decompressor hold, and about 0.4 KiB per entry of the tar, whatever
-    its size. `progress` is called in a thread with the bytes of the blob so far.
+    its size. `progress` is called in a thread with the bytes of the blob so far; `grew` on the event loop with how many
+    more bytes the content takes on disk.
 
-    Raises RegistryError, VerificationError, FormatError (messages name the layer) and OSError; nothing is left then.
+    Raises RegistryError, VerificationError, FormatError (messages name the layer), OSError, and what `grew` raises;
+    nothing is left then.
     """
     new = directory.with_name(f".{directory.name}.{_PART}")
+
+    def grew_here(by: int) -> None:
+        trio.from_thread.run_sync(grew, by)
 
     def work(pipe: BlobPipe) -> None:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         try:
             with tempfile.TemporaryFile(dir=new) as toc:
-                _Unpacking(new, descriptor, diff_id, toc).unpack(pipe)
+                _Unpacking(new, descriptor, diff_id, toc, grew_here).unpack(pipe)
             new.rename(directory)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -70,13 +76,15 @@ async def unpack_layer(
 class _Unpacking(TarPass):
     """Writes the TOC and the content."""
 
-    def __init__(self, directory: Path, descriptor: Descriptor, diff_id: Digest, toc: BinaryIO) -> None:
+    def __init__(
+        self, directory: Path, descriptor: Descriptor, diff_id: Digest, toc: BinaryIO, grew: Callable[[int], None]
+    ) -> None:
         super().__init__(descriptor, diff_id)
         self._directory = directory
         self._toc_file = toc
         self._toc_size = toc.write(b'{"version":1,"entries":[')
         self._toc = TocWriter(Dialect(podman=True))
-        self._content = ContentWriter(directory / "content")
+        self._content = ContentWriter(directory / "content", grew)
         self._count = 0
 
     def unpack(self, pipe: BlobPipe) -> None:

@@ -3,6 +3,7 @@
 import os
 from array import array
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import FormatError
@@ -11,6 +12,7 @@ from ..toc.index import TocIndex
 MAX_CONTENT_BYTES = 1 << 43
 """Holes included; that of the index (`_ext/toc_build.pxd`)."""
 _FLUSH_BYTES = 1 << 20
+_TELL_BYTES = 8 << 20
 _PAGE = 4096
 _WORD = 8
 
@@ -18,8 +20,10 @@ _WORD = 8
 class ContentWriter:
     """Puts every file where the index will place it, unless the tar names one twice (`settle`)."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, grew: Callable[[int], None]) -> None:
+        """`grew` is told how many bytes were written, from time to time; what it raises ends the writing."""
+        self._grew = grew
+        self._untold = 0
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._buffer = bytearray()
         self._end = 0
@@ -60,6 +64,7 @@ class ContentWriter:
     def settle(self, index: TocIndex) -> None:
         """Bring everything to where `index` says it is, and give the file its final size. Raises FormatError."""
         self._flush()
+        self._tell()
         moves = [
             (place, chunk.content_offset, chunk.size)
             for number in range(index.chunk_count)
@@ -96,7 +101,14 @@ class ContentWriter:
 
     def _flush(self) -> None:
         _write(self._file, self._buffer, self._end - len(self._buffer))
+        self._untold += len(self._buffer)
+        if self._untold >= _TELL_BYTES:
+            self._tell()
         self._buffer.clear()
+
+    def _tell(self) -> None:
+        told, self._untold = self._untold, 0
+        self._grew(told)
 
 
 def _write(file: int, data: bytes | bytearray, offset: int) -> None:

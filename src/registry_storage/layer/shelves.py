@@ -28,7 +28,10 @@ _LONG_AGO = float("-inf")
 
 
 class Ranks:
-    """How dear a layer is, by its links."""
+    """How dear a layer is, by its links.
+
+    A plain layer that is in use is never given up: whoever reads what is missing of it waits for its whole blob.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -39,7 +42,8 @@ class Ranks:
         ranks: dict[LayerKey, int] = {}
         for link in self._ledger.links():
             key = LayerKey(link.layer_digest, link.toc_digest)
-            rank = PINNED if link.reference in pinned else REFERENCED if link.uses else UNREFERENCED
+            used = PINNED if key.is_plain else REFERENCED
+            rank = PINNED if link.reference in pinned else used if link.uses else UNREFERENCED
             ranks[key] = max(rank, ranks.get(key, UNREFERENCED))
         return ranks
 
@@ -60,8 +64,8 @@ class _Shelf:
 
     def victims(self, rank: int) -> Iterator[Victim]:
         content = self.layer.content
-        if self.layer.key.layer_digest == self.layer.key.toc_digest:
-            # A plain layer: to bring a chunk back takes its blob from the beginning. It goes as a whole, after others.
+        if self.layer.key.is_plain:
+            # To bring a chunk back takes its blob from the beginning. It goes as a whole, after others.
             yield Victim(rank, max(self._used_at, default=0.0), partial(self._evict, range(content.chunk_count)))
             return
         for found in _SET.finditer(content.present_bits()):
@@ -85,6 +89,11 @@ class OpenLayers:
     def used_bytes(self) -> int:
         """See Source."""
         return sum(layer.content.disk_bytes for layer in self._open_layers())
+
+    def kept_bytes(self) -> int:
+        """See Source."""
+        ranks = self._ranks.now()
+        return sum(layer.content.disk_bytes for layer in self._open_layers() if ranks.get(layer.key) == PINNED)
 
     def collect_uses(self, now: float) -> None:
         """See Source."""
@@ -126,6 +135,12 @@ class ClosedLayers:
         self._forget_open()
         return sum(self._sizes.values())
 
+    def kept_bytes(self) -> int:
+        """See Source."""
+        self._forget_open()
+        pinned = {str(key) for key, rank in self._ranks.now().items() if rank == PINNED}
+        return sum(size for name, size in self._sizes.items() if name in pinned)
+
     def collect_uses(self, now: float) -> None:
         """Nobody uses them."""
 
@@ -160,6 +175,10 @@ class Blobs:
     def used_bytes(self) -> int:
         """See Source."""
         return sum(map(_disk_bytes, self._root.blobs.glob("*")))
+
+    def kept_bytes(self) -> int:
+        """See Source."""
+        return 0
 
     def collect_uses(self, now: float) -> None:
         """The blobs know it themselves."""
