@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,22 @@ def test_removing_keeps_files_until_they_are_discarded(store: ImageStore, path: 
     assert sorted(os.listdir(path / "overlay")) == ["l"]
     assert os.listdir(path / "overlay/l") == []
     assert sorted(os.listdir(path / "overlay-images")) == ["images.json", "images.lock"]
+
+
+def test_discarding_does_not_ask_where_a_link_leads(
+    store: ImageStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = path / "overlay/gone"
+    link.symlink_to("/a/mount/that/nobody/serves")
+    look = os.stat
+
+    def watched(target: Any, **how: Any) -> os.stat_result:
+        assert how.get("follow_symlinks") is False or Path(target) != link
+        return look(target, **how)
+
+    monkeypatch.setattr(os, "stat", watched)
+    store.discard()
+    assert not link.is_symlink()
 
 
 def test_what_was_verified_replaces_a_claim_and_not_the_other_way(store: ImageStore) -> None:

@@ -60,7 +60,7 @@ def sync_directory(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a directory or a file that may be there; never follows a link."""
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():  # a link may lead into a mount that nobody serves
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
