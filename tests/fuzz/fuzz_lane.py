@@ -19,16 +19,23 @@ from registry_storage._ext import fuse_lane
 from registry_storage.toc.index import build_index
 from tests.fakes.lane import ANSWERED, ASKED, CAPACITY
 from tests.reference.slow_lane import (
+    BATCH_FORGET,
+    CREATE,
+    FORGET,
     GETATTR,
     GETXATTR,
     IN_HEADER,
+    INTERRUPT,
     LISTXATTR,
     LOOKUP,
+    LSEEK,
+    OPEN,
     OUT_HEADER,
     READ,
     READDIR,
     READDIRPLUS,
     READLINK,
+    STATFS,
     read_body,
 )
 
@@ -39,7 +46,6 @@ FOREIGN = b"\xff" * 8
 """The number of what is not counted: raw requests, and replies of libfuse."""
 MAX_REQUESTS = 12
 """In a round: their replies fit into the socket's buffer."""
-FORGET, INTERRUPT, BATCH_FORGET = 2, 36, 42
 CHAIN = (1 << 31 | NUMBER) << 32
 NODES = (NUMBER << 32, 8 << 32, CHAIN, 0, 4 << 28, 0xFFFFFFFF << 32, NUMBER << 32 | 0xFFFFFF00, NUMBER << 32 | 1 << 31)
 REQUEST, RAW_REQUEST, LONG_REQUEST, RUN, ANSWER, WRONG_ANSWER, RAW_ANSWER, REPLY, STATE, HIDE = range(10)
@@ -71,7 +77,7 @@ def seeds() -> list[bytes]:
         LOOKUP: b"d\0", GETATTR: bytes(16), READLINK: b"", READ: read_body(4000, 4096),
         GETXATTR: struct.pack("<II", 64, 0) + b"user.a\0", LISTXATTR: struct.pack("<II", 0, 0),
         READDIR: read_body(0, 4096), READDIRPLUS: read_body(1, 400), FORGET: bytes(8), BATCH_FORGET: bytes(24),
-        INTERRUPT: struct.pack("<Q", 2), 14: bytes(8), 17: b"", 35: bytes(20), 46: bytes(24),
+        INTERRUPT: struct.pack("<Q", 2), OPEN: bytes(8), STATFS: b"", CREATE: bytes(20), LSEEK: bytes(24),
     }  # fmt: skip
     asked = [(opcode, node, entry, body) for opcode, body in bodies.items() for node in (0, 1, 4) for entry in (1, 3)]
     requests = [_step(REQUEST, bytes([opcode, node, entry]) + body) for opcode, node, entry, body in asked]

@@ -12,9 +12,17 @@ import pytest
 
 from registry_storage._ext import fuse_lane
 from registry_storage.store import kernel
-from tests.reference.slow_lane import ATTR, GETATTR, IN_HEADER, LOOKUP, OUT_HEADER
+from tests.reference.slow_lane import (
+    ATTR,
+    BATCH_FORGET,
+    FORGET,
+    GETATTR,
+    IN_HEADER,
+    INTERRUPT,
+    LOOKUP,
+    OUT_HEADER,
+)
 
-FORGET, INTERRUPT, BATCH_FORGET = 2, 36, 42
 PATIENCE_MS = 20_000
 
 

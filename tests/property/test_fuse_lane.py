@@ -18,25 +18,34 @@ from registry_storage.toc.index import TocIndex, build_index
 from tests.fakes.lane import CAPACITY, Ends
 from tests.reference import slow_lane
 from tests.reference.slow_lane import (
+    BATCH_FORGET,
+    CREATE,
+    FLUSH,
+    FORGET,
     GETATTR,
     GETXATTR,
     IN_HEADER,
+    INTERRUPT,
     LISTXATTR,
     LOOKUP,
+    LSEEK,
+    OPEN,
+    OPENDIR,
     OUT_HEADER,
     READ,
     READDIR,
     READDIRPLUS,
     READLINK,
+    RMDIR,
+    SETATTR,
+    STATFS,
     SlowLayer,
     read_body,
     request,
-)  # fmt: skip
+)
 
 from .test_toc_index import DIGESTS, TOC_OFFSET, TOCS, encode
 
-OPEN, OPENDIR, FLUSH, FORGET, BATCH_FORGET, INTERRUPT, STATFS = 14, 27, 25, 2, 42, 36, 17
-SETATTR, CREATE, LSEEK, RMDIR = 4, 35, 46, 11
 messages = st.lists(st.binary(min_size=1, max_size=2000), max_size=60)
 
 

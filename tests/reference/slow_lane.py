@@ -15,6 +15,9 @@ READ_IN = struct.Struct("<QQIIQII")
 DIRENT = struct.Struct("<QQII")
 DAY = 86400
 LOOKUP, GETATTR, READLINK, READ, GETXATTR, LISTXATTR, READDIR, READDIRPLUS = 1, 3, 5, 15, 22, 23, 28, 44
+"""What the lane answers from a layer's index; the others it refuses, carries or obeys."""
+FORGET, SETATTR, RMDIR, OPEN, STATFS, FLUSH, OPENDIR = 2, 4, 11, 14, 17, 25, 27
+CREATE, INTERRUPT, BATCH_FORGET, LSEEK = 35, 36, 42, 46
 
 
 def request(opcode: int, node: int, body: bytes = b"", unique: int = 2, pid: int = 1) -> bytes:
