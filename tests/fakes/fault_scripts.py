@@ -3,7 +3,6 @@
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from .answers import LoggedRequest
@@ -15,17 +14,6 @@ class Script(Protocol):
 
     def __call__(self, request: LoggedRequest) -> list[Fault]:
         """What to do to this one."""
-
-
-class Sequential:
-    """The faults of the first request, of the second, and so on; after the last one all is well."""
-
-    def __init__(self, faults: Iterable[Sequence[Fault]]) -> None:
-        self._left = iter(faults)
-
-    def __call__(self, request: LoggedRequest) -> list[Fault]:
-        """See Script."""
-        return list(next(self._left, ()))
 
 
 class RandomFaults:

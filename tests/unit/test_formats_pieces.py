@@ -22,7 +22,6 @@ from registry_storage.formats.verified import (
     VerifiedChunk,
     decode_chunks,
     decoded_chunks,
-    matching_spans,
     verify_chunk,
 )
 from registry_storage.formats.zstd_chunked import ZSTD_CHUNKED_PODMAN
@@ -228,15 +227,6 @@ def test_verified_chunk_cannot_be_made_without_verification() -> None:
     assert (chunk.data, len(chunk)) == (b"x", 1)
     with pytest.raises(AttributeError):
         chunk.data = b"y"  # type: ignore[misc]
-
-
-def test_matching_spans_tells_each_one() -> None:
-    spans = [(0, 10, sha256(DATA[:10])), (5, 0, sha256(b"")), (10, 20, bytes(32))]
-    assert matching_spans(DATA, spans) == [True, True, False]
-    assert matching_spans(DATA, []) == []
-    for offset, size in ((len(DATA), 1), (1, len(DATA)), (1 << 63, 1), (0, 1 << 63)):
-        with pytest.raises(ValueError, match="span 0"):
-            matching_spans(DATA, [(offset, size, bytes(32))])
 
 
 def test_more_than_the_memory_holds_is_a_format_error() -> None:

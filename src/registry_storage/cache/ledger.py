@@ -222,12 +222,6 @@ class Ledger:
             self._graph_roots.add(path)
             self._write({"graph_root": path})
 
-    def remove_graph_root(self, path: str) -> None:
-        """It is not there any more."""
-        if path in self._graph_roots:
-            self._graph_roots.remove(path)
-            self._write({"graph_root": path, "removed": True})
-
     # How
 
     def _number(self) -> int:
@@ -279,8 +273,7 @@ class Ledger:
         elif "link" in record:
             self._take_link(_link(record))
         elif "graph_root" in record:
-            change = self._graph_roots.discard if record.get("removed") else self._graph_roots.add
-            change(record["graph_root"])
+            self._graph_roots.add(record["graph_root"])
         elif "gone" in record:
             gone: Image | Link | None = self._image_numbers.pop(record["gone"], None)
             if gone is not None:

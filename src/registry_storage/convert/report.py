@@ -18,17 +18,3 @@ class Reporter(Protocol):
 
     def done(self, layer: str, outcome: str) -> None:
         """A layer is where it should be."""
-
-
-class Silence:
-    """Nobody watches."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def step(self, layer: str, stage: str, total: int) -> Callable[[int], None]:
-        """Nothing."""
-        return lambda _: None
-
-    def done(self, layer: str, outcome: str) -> None:
-        """Nothing."""

@@ -7,7 +7,7 @@ from typing import BinaryIO, Final
 
 from ..errors import InvalidInputError
 from ..formats.tar.content import SourceEntry
-from ..formats.tar.entry import TarEntry, clean_path
+from ..formats.tar.entry import clean_path
 from ..formats.tar.parser import KeepingParser, TarParser
 from ..formats.tar.stream import BlockStream, FileStream
 from ..formats.unpacking import unpacked_blocks
@@ -115,14 +115,3 @@ class TarSource:
         spool.flush()
         spool.seek(0)
         return places, positions
-
-
-
-def source_paths(source: BinaryIO) -> Iterator[TarEntry]:
-    """The entries of a layer's tar, without contents: for listing names before a conversion.
-
-    Raises FormatError, OSError.
-    """
-    for one in TarSource(source, lambda _: None).entries():
-        yield one.entry
-        one.skip()

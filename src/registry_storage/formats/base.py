@@ -128,9 +128,6 @@ class LayerFormat(Protocol):
         """
 
 
-Decompressor = LayerFormat
-
-
 @dataclass(frozen=True, slots=True)
 class TarSplit:
     """podman's tar-split, compressed."""

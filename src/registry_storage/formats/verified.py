@@ -73,18 +73,6 @@ def sha256_spans(data: Bytes, spans: Sequence[tuple[int, int]]) -> list[bytes]:
     return [sums[at : at + _DIGEST_SIZE] for at in range(0, len(sums), _DIGEST_SIZE)]
 
 
-def matching_spans(data: Bytes, spans: Sequence[tuple[int, int, bytes]]) -> list[bool]:
-    """For each (offset, size, wanted sha256 of 32 bytes) whether that span of `data` has the digest.
-
-    One call without the GIL, for chunks that are in the cache already. ValueError: a span outside `data`.
-    """
-    sums = chunk_digest.sha256_spans(data, [(offset, size) for offset, size, _ in spans])
-    return [
-        sums[at : at + _DIGEST_SIZE] == wanted
-        for at, (_, _, wanted) in zip(range(0, len(sums), _DIGEST_SIZE), spans, strict=True)
-    ]
-
-
 def decode_chunks(
     layer_format: LayerFormat, span: Bytes, span_offset: int, chunks: Sequence[PieceOfBlob]
 ) -> list[VerifiedChunk | RegistryStorageError]:

@@ -22,7 +22,6 @@ GROUP = 8
 """Chunks that are used and evicted together: a byte of `present`, a byte of `touched`."""
 IDLE_SECONDS = 600.0
 """A blob that somebody read later than that is still being read."""
-MEASURE_SECONDS = 60.0
 _SET = re.compile(rb"[^\0]")
 _LONG_AGO = float("-inf")
 

@@ -12,13 +12,3 @@ HIDDEN_AT_ROOT: Final = frozenset({PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK, TOC_
 """Never shown in the root directory, nor anything below them."""
 LANDMARK_CONTENT: Final = b"\x0f"
 """The one byte that either landmark holds."""
-
-WHITEOUT_PREFIX: Final = b".wh."
-"""``.wh.NAME`` deletes NAME of the layers below; no name with this prefix is ever visible."""
-OPAQUE_MARKER: Final = b".wh..wh..opq"
-"""Hides what the layers below have in its directory."""
-
-OVERLAY_XATTR_PREFIXES: Final = (b"trusted.overlay.", b"user.overlay.")
-"""Attributes that steer overlayfs; a layer may not bring its own."""
-OPAQUE_XATTRS: Final = ((b"trusted.overlay.opaque", b"y"), (b"user.overlay.opaque", b"y"))
-"""What an opaque directory shows, for overlay mounts with and without ``userxattr``."""
