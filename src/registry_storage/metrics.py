@@ -46,7 +46,12 @@ FIRST_BYTE = Histogram(
 NETWORK_BYTES = Counter(
     "registry_storage_network_bytes", "Bytes of HTTP bodies received.", ["host"], registry=REGISTRY
 )
-RETRIES = Counter("registry_storage_retries", "Attempts that failed and were repeated.", registry=REGISTRY)
+RETRIES = Counter(
+    "registry_storage_retries",
+    "Attempts that failed and were repeated, by status; 0 is no answer or a broken one.",
+    ["host", "code"],
+    registry=REGISTRY,
+)
 REFUSED_CHUNKS = Counter(
     "registry_storage_refused_chunks",
     "Chunks that were fetched and not kept: a wrong digest, or bytes that do not decode.",
@@ -79,6 +84,11 @@ def count_reply(host: str, status: int, first_byte_seconds: float) -> None:
 def count_no_reply(host: str) -> None:
     """None came."""
     REGISTRY_REQUESTS.labels(host_label(host), "0").inc()
+
+
+def count_retry(host: str, status: int) -> None:
+    """An attempt failed, and there will be another."""
+    RETRIES.labels(host_label(host), str(status)).inc()
 
 
 def count_bytes(host: str, size: int) -> None:

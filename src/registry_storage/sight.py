@@ -57,8 +57,8 @@ class Sight:
             lane               answered, forwarded, parked, blocked, read_bytes
             memory             in_use_bytes, waiting
             resident_bytes
-            hosts              name: requests {status: count}, bytes
-            retries, refused_chunks, damaged_chunks
+            hosts              name: requests {status: count}, retries {status: count}, bytes
+            refused_chunks, damaged_chunks
             slowest_reads[]    seconds, path, layer; of the last ten minutes
         """
         return {
@@ -66,7 +66,6 @@ class Sight:
             "memory": {"in_use_bytes": self._pool.memory.in_use, "waiting": self._pool.memory.waiting},
             "resident_bytes": _value(metrics.REGISTRY, "process_resident_memory_bytes"),
             "hosts": _hosts(),
-            "retries": _value(metrics.REGISTRY, "registry_storage_retries_total"),
             "refused_chunks": _value(metrics.REGISTRY, "registry_storage_refused_chunks_total"),
             "damaged_chunks": _value(metrics.REGISTRY, "registry_storage_damaged_chunks_total"),
             "slowest_reads": [
@@ -78,16 +77,17 @@ class Sight:
 
 def _hosts() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for family, key in ((metrics.REGISTRY_REQUESTS, "requests"), (metrics.NETWORK_BYTES, "bytes")):
+    families = ((metrics.REGISTRY_REQUESTS, "requests"), (metrics.RETRIES, "retries"), (metrics.NETWORK_BYTES, "bytes"))
+    for family, key in families:
         for metric in family.collect():
             for sample in metric.samples:
                 if not sample.name.endswith("_total"):
                     continue
-                host = found.setdefault(sample.labels["host"], {"requests": {}, "bytes": 0})
-                if key == "requests":
-                    host["requests"][sample.labels["code"]] = int(sample.value)
-                else:
+                host = found.setdefault(sample.labels["host"], {"requests": {}, "retries": {}, "bytes": 0})
+                if key == "bytes":
                     host["bytes"] = int(sample.value)
+                else:
+                    host[key][sample.labels["code"]] = int(sample.value)
     return found
 
 

@@ -79,7 +79,8 @@ def test_the_numbers_are_those_of_the_registry(daemon: Daemon, registry: FakeReg
         )
         assert requests == len(registry.requests(listener=listener))
     assert seen["registry_storage_registry_requests_total", ("503", registry.host)] == 1
-    assert seen["registry_storage_retries_total", ()] == 1
+    assert seen["registry_storage_retries_total", ("503", registry.host)] == 1
+    assert sum(value for (name, _), value in seen.items() if name == "registry_storage_retries_total") == 1
     assert seen["registry_storage_network_bytes_total", (registry.storage_host,)] == sum(
         range_bytes(request.headers["range"]) if "range" in request.headers else blob_size(registry, request.path)
         for request in registry.requests(listener="storage")
@@ -90,6 +91,20 @@ def test_the_numbers_are_those_of_the_registry(daemon: Daemon, registry: FakeReg
     assert seen["registry_storage_present_chunks", ()] == seen["registry_storage_chunks", ()] > 0
     assert seen["process_resident_memory_bytes", ()] > 1 << 20
     assert seen["registry_storage_refused_chunks_total", ()] == 0
+
+
+@pytest.mark.parametrize(("fault", "path"), [("disconnect", "/manifests/"), ("reset", "/blobs/")])
+def test_a_retry_is_counted_for_the_host_that_did_not_answer(
+    daemon: Daemon, registry: FakeRegistry, fault: str, path: str
+) -> None:
+    image = put_image(registry, [build_layer([File("file", DATA)])])
+    registry.inject(fault, path=path, at=10)
+    port = free_port()
+    daemon.start("--metrics", f"127.0.0.1:{port}")
+    assert (daemon.layer(image) / "diff" / "file").read_bytes() == DATA
+    seen = values(scrape(port)[1])
+    retries = {labels: value for (name, labels), value in seen.items() if name == "registry_storage_retries_total"}
+    assert retries == {("0", registry.host): 1}
 
 
 def test_the_cache_and_what_it_lets_go_are_counted(daemon: Daemon, registry: FakeRegistry) -> None:
@@ -129,7 +144,8 @@ def test_a_new_worker_counts_anew_and_says_since_when(daemon: Daemon, registry: 
     (daemon.layer(image) / "diff" / "other").read_bytes()
     after = values(scrape(port)[1])
     since = [key for key in after if key[0].endswith("_created")]
-    assert {"registry_storage_read_bytes_created", "registry_storage_retries_created"} <= {name for name, _ in since}
+    names = {"registry_storage_read_bytes_created", "registry_storage_refused_chunks_created"}
+    assert names <= {name for name, _ in since}
     assert min(after[key] for key in since) > max(before[key] for key in before if key[0].endswith("_created"))
     assert after["process_start_time_seconds", ()] > before["process_start_time_seconds", ()]
     assert len(DATA) <= after["registry_storage_read_bytes_total", ()] < 2 * len(DATA)

@@ -9,7 +9,7 @@ from registry_storage.registry.retry import Budget, RetryableError, RetryPolicy,
 
 pytest_plugins = ["tests.fakes.registry_fixtures"]
 
-FAILURE = RetryableError(UnavailableError("down"))
+FAILURE = RetryableError(UnavailableError("down"), "registry.example")
 
 
 async def waits(budget: Budget, failure: RetryableError = FAILURE) -> list[float]:
@@ -51,7 +51,8 @@ async def test_the_time_for_the_operation_ends_the_attempts(clock: MockClock) ->
 async def test_retry_after_is_capped(clock: MockClock) -> None:
     timeouts = Timeouts(operation_seconds=1000)
     budget = Budget(timeouts, RetryPolicy(attempts=2, retry_after_cap_seconds=30), random_source=lambda: 0.0)
-    assert await waits(budget, RetryableError(UnavailableError("busy"), 600)) == pytest.approx([30])
+    busy = RetryableError(UnavailableError("busy"), "registry.example", 429, retry_after_seconds=600)
+    assert await waits(budget, busy) == pytest.approx([30])
 
 
 async def test_progress_starts_the_count_again(clock: MockClock) -> None:

@@ -181,7 +181,7 @@ class Authorizer:
             finally:
                 await reply.close()
         except httpx.HTTPError as error:
-            raise translate(error, what) from error
+            raise translate(error, what, host_of(realm)) from error
         return _parse_token(data, what)
 
 

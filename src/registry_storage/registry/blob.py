@@ -92,7 +92,8 @@ class Blob:
                     budget.held(held)
             except httpx.HTTPError as error:
                 self._location = None
-                await budget.pause(translate(error, self._what))
+                host = self._endpoint.host if reply is None else reply.host
+                await budget.pause(translate(error, self._what, host))
             except RetryableError as failure:
                 self._location = None
                 await budget.pause(failure)

@@ -181,7 +181,7 @@ class RegistryClient:
         try:
             probe = await breaker.enter(budget.deadline)
         except BreakerOpenError:
-            raise RetryableError(UnavailableError(f"{what}: {host} does not answer")) from None
+            raise RetryableError(UnavailableError(f"{what}: {host} does not answer"), host) from None
         try:
             with trio.CancelScope(deadline=budget.deadline):
                 reply = await self._follow(endpoint, path, headers, budget, location, must_serve_ranges, what)
@@ -196,7 +196,7 @@ class RegistryClient:
             failed = True
             if isinstance(error, httpx.ConnectError):
                 self._ways.forget(endpoint)
-            raise translate(error, what) from error
+            raise translate(error, what, host) from error
         finally:
             if failed:
                 breaker.failed(probe)
@@ -277,7 +277,7 @@ class RegistryClient:
         except httpx.HTTPError as error:
             if isinstance(error, httpx.ConnectError):
                 self._ways.forget(endpoint)
-            raise translate(error, what) from error
+            raise translate(error, what, endpoint.host) from error
 
     def endpoint(self, reference: Reference) -> Endpoint:
         """The registry itself, not a mirror: where to push to."""
@@ -328,7 +328,7 @@ class RegistryClient:
             yield reply
             await reply.finish()
         except httpx.HTTPError as error:
-            raise translate(error, what) from error
+            raise translate(error, what, reply.host) from error
         finally:
             await reply.close()
 

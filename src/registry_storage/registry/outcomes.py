@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 import httpx
 
 from ..errors import BadResponseError, NotFoundError, RegistryError, UnauthorizedError, UnavailableError
 from .causes import advice, explain
+from .redirects import host_of
 from .retry import RetryableError, parse_retry_after
 from .transport import Reply
 
@@ -29,15 +31,17 @@ _STATUS_ERRORS: Mapping[int, type[RegistryError]] = {
 _RETRIED_CLIENT_ERRORS = frozenset({408, 425, 429})
 
 
-def translate(error: httpx.HTTPError, what: str) -> RetryableError:
-    """What a broken exchange means; another attempt may help."""
+def translate(error: httpx.HTTPError, what: str, host: str) -> RetryableError:
+    """What a broken exchange means; another attempt may help. `host`: where the error does not say who was asked."""
     translated, words = next(
         (translated, words) for kind, translated, words in _TRANSPORT_ERRORS if isinstance(error, kind)
     )
     text = explain(error)
     if translated is BadResponseError and ("disconnected" in text or "closed connection" in text):
         translated, words = UnavailableError, "the connection broke"
-    failure = RetryableError(translated(f"{what}: {words}: {text}"))
+    with suppress(RuntimeError):
+        host = host_of(error.request.url)
+    failure = RetryableError(translated(f"{what}: {words}: {text}"), host)
     failure.__cause__ = error
     return failure
 
@@ -53,7 +57,7 @@ async def refuse(reply: Reply, what: str, wanted: str, wall_clock: Callable[[], 
     if status >= 500 or status in _RETRIED_CLIENT_ERRORS:
         headers = reply.headers
         wait = parse_retry_after(headers.get("retry-after"), headers.get("date"), wall_clock)
-        raise RetryableError(UnavailableError(message), wait)
+        raise RetryableError(UnavailableError(message), reply.host, status, wait)
     raise _STATUS_ERRORS.get(status, BadResponseError)(message)
 
 

@@ -49,12 +49,17 @@ class RetryPolicy:
 class RetryableError(Exception):
     """One attempt failed, but another may not; `error` is what to raise when there is none.
 
-    `retry_after_seconds` is what the registry asked for.
+    `host` was asked and answered with `status`, 0 for no answer or a broken one. `retry_after_seconds` is what the
+    registry asked for.
     """
 
-    def __init__(self, error: RegistryError, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, error: RegistryError, host: str, status: int = 0, retry_after_seconds: float | None = None
+    ) -> None:
         super().__init__(str(error))
         self.error = error
+        self.host = host
+        self.status = status
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -113,7 +118,7 @@ class Budget:
             delay += min(failure.retry_after_seconds, policy.retry_after_cap_seconds)
         if self._failures >= policy.attempts or trio.current_time() + delay >= self.deadline:
             raise failure.error from failure.__cause__
-        metrics.RETRIES.inc()
+        metrics.count_retry(failure.host, failure.status)
         await trio.sleep(delay)
 
 

@@ -243,11 +243,9 @@ class Transport:
             try:
                 response = await client.send(request, stream=True, auth=None, follow_redirects=False)
             except httpx.HTTPError as error:
-                metrics.count_no_reply(host_of(url))
-                raise type(error)(cause(error, url, registry, route)) from error
+                raise _no_reply(type(error), cause(error, url, registry, route), url) from error
         if scope.cancelled_caught:
-            metrics.count_no_reply(host_of(url))
-            raise httpx.ReadTimeout("no answer in time")
+            raise _no_reply(httpx.ReadTimeout, "no answer in time", url)
         metrics.count_reply(host_of(url), response.status_code, received - sent)
         first_byte, stall = received - sent, self._timeouts.stall_seconds
         return Reply(response.status_code, response.headers, _HttpxBody(response), url, first_byte, stall)
@@ -261,11 +259,9 @@ class Transport:
                     url, headers, route, scope, self._timeouts.first_byte_seconds
                 )
             except httpx.HTTPError as error:
-                metrics.count_no_reply(host_of(url))
-                raise type(error)(cause(error, url, registry, route)) from error
+                raise _no_reply(type(error), cause(error, url, registry, route), url) from error
         if scope.cancelled_caught:
-            metrics.count_no_reply(host_of(url))
-            raise httpx.ReadTimeout("no answer in time")
+            raise _no_reply(httpx.ReadTimeout, "no answer in time", url)
         metrics.count_reply(host_of(url), head.status_code, seconds)
         received = httpx.Headers([(bytes(name), bytes(value)) for name, value in head.headers])
         return Reply(head.status_code, received, body, url, seconds, self._timeouts.stall_seconds)
@@ -283,3 +279,11 @@ class Transport:
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
         return client
+
+
+def _no_reply(kind: type[httpx.HTTPError], words: str, url: httpx.URL) -> httpx.HTTPError:
+    """The error that says so; it knows who was asked."""
+    metrics.count_no_reply(host_of(url))
+    error = kind(words)
+    error.request = httpx.Request("GET", url)
+    return error

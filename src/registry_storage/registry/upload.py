@@ -292,7 +292,8 @@ def _location(reply: Reply, what: str) -> httpx.URL:
 def _check_forgotten(reply: Reply, what: str) -> None:
     """Uploads that the registry forgot or took further than we know may be taken up, or begun anew."""
     if reply.status in (httpx.codes.NOT_FOUND, httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE):
-        raise RetryableError(BadResponseError(f"{what}: the registry lost track of the upload (HTTP {reply.status})"))
+        message = f"{what}: the registry lost track of the upload (HTTP {reply.status})"
+        raise RetryableError(BadResponseError(message), reply.host, reply.status)
 
 
 def _check_digest(reply: Reply, digest: Digest, what: str) -> None:
