@@ -75,7 +75,7 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                 recorder = Recorder(settings.record, pool, ledger) if settings.record else None
                 supervisor = SupervisorLink(channel)
                 routes = Routes()
-                sight = Sight(lane, pool, eviction)
+                sight = Sight(lane, pool, eviction, registry)
                 routes.add("GET", "/v1/activity", sight.answer)
                 routes.add("POST", auth_helper.ROUTE, _taker(around))
                 routes.add("GET", "/v1/status", Status(root, ledger, pool, mountpoint, images_path(settings)).answer)

@@ -8,6 +8,8 @@ from . import metrics
 from .cache.eviction import Eviction
 from .control.routes import Json, Request
 from .layer.pool import Pool
+from .registry.client import RegistryClient
+from .registry.hosts import LinkEstimate
 from .store.lane import Lane
 
 _SLOWEST = 20
@@ -16,9 +18,10 @@ _SLOWEST = 20
 class Sight:
     """Asks those who know; used from the event loop."""
 
-    def __init__(self, lane: Lane, pool: Pool, eviction: Eviction) -> None:
+    def __init__(self, lane: Lane, pool: Pool, eviction: Eviction, registry: RegistryClient) -> None:
         self._lane = lane
         self._pool = pool
+        self._registry = registry
         self._eviction = eviction
 
     def gauges(self) -> dict[str, tuple[str, float]]:
@@ -57,7 +60,8 @@ class Sight:
             lane               answered, forwarded, parked, blocked, read_bytes
             memory             in_use_bytes, waiting
             resident_bytes
-            hosts              name: requests {status: count}, retries {status: count}, bytes
+            hosts              name: requests {status: count}, retries {status: count}, bytes, link
+              link             round_trip_seconds, and bytes_per_second of one connection; null before it was measured
             refused_chunks, damaged_chunks
             slowest_reads[]    seconds, path, layer; of the last ten minutes
         """
@@ -65,7 +69,7 @@ class Sight:
             "lane": self._lane.counts(),
             "memory": {"in_use_bytes": self._pool.memory.in_use, "waiting": self._pool.memory.waiting},
             "resident_bytes": _value(metrics.REGISTRY, "process_resident_memory_bytes"),
-            "hosts": _hosts(),
+            "hosts": self._hosts(),
             "refused_chunks": _value(metrics.REGISTRY, "registry_storage_refused_chunks_total"),
             "damaged_chunks": _value(metrics.REGISTRY, "registry_storage_damaged_chunks_total"),
             "slowest_reads": [
@@ -74,21 +78,33 @@ class Sight:
             ],
         }
 
+    def _hosts(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        families = (
+            (metrics.REGISTRY_REQUESTS, "requests"), (metrics.RETRIES, "retries"), (metrics.NETWORK_BYTES, "bytes")
+        )  # fmt: skip
+        links = self._registry.links()
+        for family, key in families:
+            for metric in family.collect():
+                for sample in metric.samples:
+                    if not sample.name.endswith("_total"):
+                        continue
+                    name = sample.labels["host"]
+                    host = found.get(name)
+                    if host is None:
+                        host = found[name] = {"requests": {}, "retries": {}, "bytes": 0, "link": _link(links.get(name))}
+                    if key == "bytes":
+                        host["bytes"] = int(sample.value)
+                    else:
+                        host[key][sample.labels["code"]] = int(sample.value)
+        return found
 
-def _hosts() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    families = ((metrics.REGISTRY_REQUESTS, "requests"), (metrics.RETRIES, "retries"), (metrics.NETWORK_BYTES, "bytes"))
-    for family, key in families:
-        for metric in family.collect():
-            for sample in metric.samples:
-                if not sample.name.endswith("_total"):
-                    continue
-                host = found.setdefault(sample.labels["host"], {"requests": {}, "retries": {}, "bytes": 0})
-                if key == "bytes":
-                    host["bytes"] = int(sample.value)
-                else:
-                    host[key][sample.labels["code"]] = int(sample.value)
-    return found
+
+def _link(link: LinkEstimate | None) -> dict[str, float | None] | None:
+    if link is None:
+        return None
+    speed = link.bytes_per_second if link.bodies_measured else None
+    return {"round_trip_seconds": link.round_trip_seconds, "bytes_per_second": speed}
 
 
 def _value(registry: CollectorRegistry, name: str) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,10 @@ def test_status_and_ls(daemon: Daemon, registry: FakeRegistry, image: BuiltImage
     document = json.loads(control(daemon, "status", "--json").stdout)
     assert document["mountpoint"] == str(daemon.mountpoint)
     assert document["activity"]["lane"]["read_bytes"] >= len(DATA)
-    assert document["activity"]["hosts"][registry.host]["requests"]["206"] >= 1
+    host = document["activity"]["hosts"][registry.host]
+    assert host["requests"]["206"] >= 1
+    assert 0 < host["link"]["round_trip_seconds"] < 60
+    assert host["link"]["bytes_per_second"] > 1000
     listed = control(daemon, "ls").stdout
     assert image.reference in listed
     assert str(image.layers[0].descriptor.digest).removeprefix("sha256:")[:12] in listed
@@ -108,6 +112,7 @@ def test_top_is_readable_updates_and_ends_cleanly(
         assert "registry-storage" in lines[0]
         (row,) = [line for line in lines if image.reference in line]
         assert row.split()[1] == "1", "one layer"
+        assert re.search(r"B/s [0-9.]+ ms$", next(line for line in lines if line.startswith("127.0.0.1:"))), "the link"
         assert "100 %" not in row
         assert (daemon.layer(image) / "diff/usr/bin/second").read_bytes() == MORE
         terminal.shows(lambda text: "/usr/bin/second" in text and "100 %" in text)

@@ -58,17 +58,26 @@ def _head(before: Look, now: Look, seconds: float) -> list[RenderableType]:
 
 
 def _hosts(before: Look, now: Look, seconds: float) -> Table:
-    table = _table(("HOST", None), ("REQUESTS", "r"), ("FAILED", "r"), ("FETCHED", "r"), ("NOW", "r"))
+    table = _table(("HOST", None), ("REQUESTS", "r"), ("FAILED", "r"), ("FETCHED", "r"), ("NOW", "r"), ("LINK", "r"))
     hosts = sorted(now.activity["hosts"].items(), key=lambda item: -item[1]["bytes"])
     for name, host in hosts[:4]:
         old = before.activity["hosts"].get(name, {"bytes": 0})
         failed = sum(count for code, count in host["requests"].items() if code == "0" or code >= "500")
         rate = decimal(int((host["bytes"] - old["bytes"]) / seconds))
         requests = sum(host["requests"].values())
-        table.add_row(printable(name), f"{requests:,}", f"{failed:,}", decimal(host["bytes"]), f"{rate}/s")
+        fetched, link = decimal(host["bytes"]), _link(host["link"])
+        table.add_row(printable(name), f"{requests:,}", f"{failed:,}", fetched, f"{rate}/s", link)
     if not hosts:
-        table.add_row("nobody was asked yet", "", "", "", "")
+        table.add_row("nobody was asked yet", "", "", "", "", "")
     return table
+
+
+def _link(link: dict[str, float | None] | None) -> str:
+    """Speed of one connection, and round trip, as measured."""
+    if link is None:
+        return "-"
+    speed, trip = link["bytes_per_second"], link["round_trip_seconds"] or 0.0
+    return f"{trip * 1e3:.1f} ms" if speed is None else f"{decimal(int(speed))}/s {trip * 1e3:.1f} ms"
 
 
 def _images(now: Look, most: int, width: int) -> Table:

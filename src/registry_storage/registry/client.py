@@ -128,6 +128,10 @@ class RegistryClient:
         blobs = [Blob(self, endpoint, descriptor, hasty=True) for endpoint in mirrors]
         return MirroredBlob(self._mirrors, [*mirrors, last], [*blobs, Blob(self, last, descriptor)])
 
+    def links(self) -> dict[str, LinkEstimate]:
+        """What requests cost, by host (name and port), where it was measured."""
+        return self._states.links()
+
     # What follows is for blob.py and upload.py.
 
     def budget(self, size: int, *, hasty: bool = False) -> Budget:

@@ -189,3 +189,7 @@ class HostStates:
         else:
             self._states.move_to_end(host)
         return state
+
+    def links(self) -> dict[str, LinkEstimate]:
+        """By host, where something was measured."""
+        return {host: state.link for host, state in self._states.items() if state.link.round_trips_measured}
