@@ -131,9 +131,24 @@ def remember_read(seconds: float, path: str, layer: str) -> None:
         _slow[:] = nlargest(_REMEMBERED_READS // 2, _recent())
 
 
-def slowest_reads(count: int) -> list[SlowRead]:
-    """Of the last ten minutes."""
-    return nlargest(count, _recent())
+class SlowFile(NamedTuple):
+    """A file whose reads had to wait."""
+
+    seconds: float
+    """The longest of its waits."""
+    waits: int
+    path: str
+    layer: str
+
+
+def slowest_files(count: int) -> list[SlowFile]:
+    """Of the last ten minutes, the longest wait first."""
+    files: dict[tuple[str, str], SlowFile] = {}
+    for read in _recent():
+        before = files.get((read.layer, read.path), SlowFile(0.0, 0, read.path, read.layer))
+        longest = max(before.seconds, read.seconds)
+        files[read.layer, read.path] = before._replace(seconds=longest, waits=before.waits + 1)
+    return nlargest(count, files.values())
 
 
 def _recent() -> list[SlowRead]:

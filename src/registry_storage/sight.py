@@ -63,7 +63,7 @@ class Sight:
             hosts              name: requests {status: count}, retries {status: count}, bytes, link
               link             round_trip_seconds, and bytes_per_second of one connection; null before it was measured
             refused_chunks, damaged_chunks
-            slowest_reads[]    seconds, path, layer; of the last ten minutes
+            slowest_files[]    seconds (the longest wait), waits, path, layer; of the last ten minutes
         """
         return {
             "lane": self._lane.counts(),
@@ -72,10 +72,7 @@ class Sight:
             "hosts": self._hosts(),
             "refused_chunks": _value(metrics.REGISTRY, "registry_storage_refused_chunks_total"),
             "damaged_chunks": _value(metrics.REGISTRY, "registry_storage_damaged_chunks_total"),
-            "slowest_reads": [
-                {"seconds": one.seconds, "path": one.path, "layer": one.layer}
-                for one in metrics.slowest_reads(_SLOWEST)
-            ],
+            "slowest_files": [one._asdict() for one in metrics.slowest_files(_SLOWEST)],
         }
 
     def _hosts(self) -> dict[str, dict[str, Any]]:

@@ -1,18 +1,15 @@
 """status, ls and top beside a daemon at work; top in a real terminal (tmux)."""
 
 import json
-import os
 import random
 import re
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lab.terminal import Terminal
 from tests.fakes.images import BuiltImage, File, build_layer, put_image
 from tests.fakes.registry import FakeRegistry
 
@@ -20,7 +17,6 @@ from .conftest import Daemon
 
 DATA = random.Random(1).randbytes(300_000)
 MORE = random.Random(2).randbytes(12_000_000)
-PATIENCE_SECONDS = 60.0
 
 
 def control(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
@@ -69,42 +65,12 @@ def test_top_wants_a_terminal(daemon: Daemon) -> None:
     assert "--json is for machines" in said.stderr
 
 
-class Terminal:
-    """A tmux of its own."""
-
-    def __init__(self, directory: Path, width: int, height: int, command: str) -> None:
-        self._socket = directory / "tmux"
-        size = ["-x", str(width), "-y", str(height)]
-        self.tmux("-f", "/dev/null", "new-session", "-d", *size, f"{command}; echo ended with $?; cat")
-
-    def tmux(self, *words: str) -> str:
-        environment = os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"}
-        command = ["tmux", "-S", str(self._socket), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-
-    def shows(self, wanted: Callable[[str], bool]) -> str:
-        """The screen, as soon as it is as wanted."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            screen = self.tmux("capture-pane", "-p")
-            if wanted(screen):
-                return screen
-            assert time.monotonic() < deadline, screen
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-S", str(self._socket), "kill-server"], capture_output=True, check=False)
-
-
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 60)])
 def test_top_is_readable_updates_and_ends_cleanly(
     daemon: Daemon, image: BuiltImage, tmp_path: Path, width: int, height: int
 ) -> None:
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed")
     command = f"{sys.executable} -m registry_storage.ctl top --interval 0.2 --root {daemon.root}"
-    terminal = Terminal(tmp_path, width, height, command)
-    try:
+    with Terminal(tmp_path / "tmux", width, height, command) as terminal:
         screen = terminal.shows(lambda text: "LONGEST WAITS" in text and "/usr/bin/first" in text)
         lines = screen.rstrip("\n").splitlines()
         assert len(lines) <= height
@@ -116,9 +82,7 @@ def test_top_is_readable_updates_and_ends_cleanly(
         assert "100 %" not in row
         assert (daemon.layer(image) / "diff/usr/bin/second").read_bytes() == MORE
         terminal.shows(lambda text: "/usr/bin/second" in text and "100 %" in text)
-        terminal.tmux("send-keys", "q")
+        terminal.types("q")
         ended = terminal.shows(lambda text: "ended with 0" in text)
         assert "LONGEST WAITS" not in ended, "the screen of before is back"
         assert "Traceback" not in ended
-    finally:
-        terminal.close()

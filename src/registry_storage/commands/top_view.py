@@ -11,6 +11,9 @@ from rich.text import Text
 from ..logs import printable
 from .status import duration, percent, share
 
+_MOST_COLUMNS = 132
+"""Of a table: on a wider screen the eye would lose the row between a name and its numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -26,7 +29,7 @@ def screen(before: Look, now: Look, *, width: int, height: int) -> RenderableTyp
     """Everything that fits: a summary, hosts, images and the slowest reads."""
     seconds = max(now.at - before.at, 1e-3)
     head = _head(before, now, seconds)
-    hosts = _hosts(before, now, seconds)
+    hosts = _hosts(before, now, seconds, width)
     left = height - len(head) - 2 * 3 - len(hosts.rows) - 1
     most_slow = max(2, left // 3)
     slow = _slow(now, most_slow, width)
@@ -40,7 +43,7 @@ def _head(before: Look, now: Look, seconds: float) -> list[RenderableType]:
     hits = percent(1 - min(1.0, parked / answered)) if answered else "-"
     read, fetched = lane["read_bytes"] - old["read_bytes"], _fetched(now) - _fetched(before)
     title = f"registry-storage {status['version']}   up {duration(status['uptime_seconds'])}"
-    title += f"   {status['mountpoint']}   {decimal(now.activity['resident_bytes'])} of memory"
+    title += f"   {decimal(now.activity['resident_bytes'])} of memory   {status['mountpoint']}"
     rates = f"requests {answered / seconds:,.0f}/s   answered at once {hits}   read {decimal(int(read / seconds))}/s"
     rates += f"   fetched {decimal(int(fetched / seconds))}/s"
     waiting = now.activity["memory"]
@@ -57,8 +60,8 @@ def _head(before: Look, now: Look, seconds: float) -> list[RenderableType]:
     return [*lines, last]
 
 
-def _hosts(before: Look, now: Look, seconds: float) -> Table:
-    table = _table(("HOST", None), ("REQUESTS", "r"), ("FAILED", "r"), ("FETCHED", "r"), ("NOW", "r"), ("LINK", "r"))
+def _hosts(before: Look, now: Look, seconds: float, width: int) -> Table:
+    table = _table(width, "HOST", "REQUESTS", "FAILED", "FETCHED", "NOW", "LINK")
     hosts = sorted(now.activity["hosts"].items(), key=lambda item: -item[1]["bytes"])
     for name, host in hosts[:4]:
         old = before.activity["hosts"].get(name, {"bytes": 0})
@@ -81,7 +84,7 @@ def _link(link: dict[str, float | None] | None) -> str:
 
 
 def _images(now: Look, most: int, width: int) -> Table:
-    table = _table(("IMAGE", None), ("LAYERS", "r"), ("USES", "r"), ("ON DISK", "r"), ("OF", "r"), ("SHARE", "r"))
+    table = _table(width, "IMAGE", "LAYERS", "USES", "ON DISK", "OF", "SHARE")
     images: dict[str, list[dict[str, Any]]] = {}
     uses: dict[str, int] = {}
     for layer in now.status["layers"]:
@@ -109,19 +112,17 @@ def _images(now: Look, most: int, width: int) -> Table:
 
 
 def _slow(now: Look, most: int, width: int) -> Table:
-    table = _table(("LONGEST WAITS OF THE LAST MINUTES", None), ("SECONDS", "r"))
-    for one in now.activity["slowest_reads"][:most]:
-        table.add_row(printable(one["path"]), f"{one['seconds']:.2f}")
+    table = _table(width, "LONGEST WAITS OF THE LAST MINUTES", "WAITS", "SECONDS")
+    for one in now.activity["slowest_files"][:most]:
+        table.add_row(printable(one["path"]), f"{one['waits']:,}", f"{one['seconds']:.2f}")
     return table
 
 
-def _table(*columns: tuple[str, str | None]) -> Table:
-    table = Table(box=None, pad_edge=False, expand=True, header_style="bold cyan")
-    for name, side in columns:
-        right = side == "r"
-        table.add_column(
-            name, justify="right" if right else "left", ratio=None if right else 1, no_wrap=True, overflow="ellipsis"
-        )
+def _table(width: int, name: str, *numbers: str) -> Table:
+    table = Table(box=None, pad_edge=False, width=min(width, _MOST_COLUMNS), header_style="bold cyan")
+    table.add_column(name, ratio=1, no_wrap=True, overflow="ellipsis")
+    for number in numbers:
+        table.add_column(number, justify="right", no_wrap=True, overflow="ellipsis")
     return table
 
 
