@@ -20,7 +20,7 @@ def laboratory() -> Iterator[Laboratory]:
     if os.geteuid() != 0:
         pytest.skip("root makes the laboratory and mounts")
     if missing := install.missing():
-        pytest.skip(f"Debian packages are missing: {' '.join(missing)}")
+        pytest.fail(f"Debian packages are missing: {' '.join(missing)}")
     make.make(make.INTEROP_PARTS)
     with (
         places.scratch("tests") as scratch,
