@@ -21,6 +21,9 @@ MAX_CONFIG_BYTES = 16 << 20
 MAX_LAYERS = 1024
 MAX_BLOB_BYTES = 1 << 44
 
+_MOST_NAMED = 16
+"""Platforms in one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
@@ -125,6 +128,13 @@ class Index:
                 continue
             return descriptor
         return None
+
+    def lacks(self, *wanted: Platform) -> str:
+        """In words, for a message: what it has instead of `wanted`."""
+        known = [str(one.platform) for one in self.manifests if one.platform and one.platform.os]
+        more = " …" if len(known) > _MOST_NAMED else ""
+        has = ", ".join(known[:_MOST_NAMED]) or "none that names a platform"
+        return f"the index has no image for {', '.join(map(str, wanted))}; it has {has}{more}"
 
 
 def parse_diff_ids(config: bytes, what: str) -> tuple[Digest, ...]:

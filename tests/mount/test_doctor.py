@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from registry_storage.descriptor import Descriptor
+from registry_storage.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from registry_storage.digest import Digest
 from tests.fakes.images import BuiltImage, BuiltLayer, File, build_layer, put_image
 from tests.fakes.layer_blobs import GZIP_LAYER, gzip_member
@@ -197,6 +197,20 @@ def test_a_plain_image_is_explained_with_the_command_that_mends_it(daemon: Daemo
     assert f"{len(blob)} bytes are fetched first" in text
     document = json.loads(explain(daemon, image.reference, "--json")[1])
     assert [one["lazy"] for one in document["layers"]] == [True, False]
+
+
+def test_a_platform_that_an_image_is_not_for_is_explained(daemon: Daemon, registry: FakeRegistry) -> None:
+    manifest = put(registry).manifest
+    entry = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(manifest)), "size": len(manifest)}
+    index = {"schemaVersion": 2, "manifests": [entry | {"platform": {"os": "linux", "architecture": "s390x"}}]}
+    registry.put_manifest("team/app", "many", json.dumps(index).encode(), OCI_INDEX)
+    name = f"{registry.host}/team/app:many"
+    status, text = explain(daemon, name, "--platform", "linux/riscv64")
+    assert status == 1
+    assert "the index has no image for linux/riscv64; it has linux/s390x" in text
+    status, text = explain(daemon, name, "--platform", "linux/s390x")
+    assert status == 0
+    assert "  for      linux/s390x\n" in text
 
 
 def new_podman(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

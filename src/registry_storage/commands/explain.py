@@ -60,6 +60,8 @@ class Verdict:
 
     reference: str
     podman: str
+    platform: str
+    """Which image of an index it is."""
     sources: tuple[str, ...]
     """Where it is fetched from, in order."""
     ranges: str
@@ -124,7 +126,8 @@ async def _judge(client: RegistryClient, around: Surroundings, arguments: Argume
         except RangeNotServedError as error:
             served, ranges = False, f"not served: {error}"
     layers = tuple(_layer(descriptor, podman, served) for descriptor in manifest.layers)
-    return Verdict(str(reference), said, sources, ranges, layers, _mends(reference, layers, podman))
+    platform = str(arguments.settings.platform)
+    return Verdict(str(reference), said, platform, sources, ranges, layers, _mends(reference, layers, podman))
 
 
 def _layer(descriptor: Descriptor, podman: PodmanVersion | None, ranges_served: bool) -> LayerVerdict:
@@ -182,6 +185,7 @@ def _lines(verdict: Verdict) -> list[str]:
     lines = [
         f"{verdict.reference}: {lazy} of {len(verdict.layers)} layers are lazy here",
         f"  podman   {verdict.podman}",
+        f"  for      {verdict.platform}",
         *(f"  {'from' if not at else 'then':<7}  {source}" for at, source in enumerate(verdict.sources)),
         f"  ranges   {verdict.ranges}",
     ]

@@ -116,8 +116,7 @@ class Conversion:
             for wanted in options.platforms or (options.default_platform,):
                 found = index.select(wanted)
                 if found is None:
-                    known = ", ".join(str(d.platform) for d in index.manifests if d.platform and d.platform.os)
-                    raise NotFoundError(f"{name}: the index has no image for {wanted}; it has {known}")
+                    raise NotFoundError(f"{name}: {index.lacks(wanted)}")
                 chosen.add(index.manifests.index(found))
         plan.is_index = options.all_platforms or len(chosen) > 1
         kept = {str(index.manifests[at].digest) for at in chosen}

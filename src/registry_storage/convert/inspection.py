@@ -101,7 +101,7 @@ async def open_images(source: Source, wanted: Sequence[Platform] | None) -> list
     else:
         chosen = [descriptor for one in wanted if (descriptor := index.select(one)) is not None]
         if len(chosen) < len(wanted):
-            raise NotFoundError(f"{source.name}: the index has no image for {', '.join(map(str, wanted))}")
+            raise NotFoundError(f"{source.name}: {index.lacks(*wanted)}")
     for descriptor in chosen:
         document = await source.fetch_manifest(descriptor)
         if is_image(document.data, f"manifest {document.digest}"):

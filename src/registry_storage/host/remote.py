@@ -90,9 +90,10 @@ async def fetch_manifest(client: RegistryClient, reference: Reference, platform:
     """Of this platform. Raises RegistryStorageError."""
     _, media_type, data = await client.fetch_manifest(reference)
     if media_type in INDEXES:
-        chosen = Index.parse(data, f"index of {reference}").select(platform)
+        index = Index.parse(data, f"index of {reference}")
+        chosen = index.select(platform)
         if chosen is None:
-            raise ConfigError(f"{reference}: the index has no image for {platform}; see the setting `platform`")
+            raise ConfigError(f"{reference}: {index.lacks(platform)}; another one: the setting `platform`")
         _, _, data = await client.fetch_manifest(reference, chosen.digest)
     return Manifest.parse(data, f"manifest of {reference}")
 

@@ -102,9 +102,10 @@ class Images:
         platform = platform or self._platform
         digest, media_type, data = await self._registry.fetch_manifest(reference)
         if media_type in INDEXES:
-            chosen = Index.parse(data, f"index of {reference}").select(platform)
+            index = Index.parse(data, f"index of {reference}")
+            chosen = index.select(platform)
             if chosen is None:
-                raise NotFoundError(f"{reference}: the index has no image for {platform}")
+                raise NotFoundError(f"{reference}: {index.lacks(platform)}")
             digest, media_type, data = await self._registry.fetch_manifest(reference, chosen.digest)
         if media_type not in MANIFESTS:
             raise InvalidDocumentError(f"manifest of {reference}: media type {media_type!r:.100} is not supported")
