@@ -11,7 +11,7 @@ from typing import Any
 
 from .descriptor import Platform
 from .errors import ConfigError, InvalidDocumentError
-from .names import DEFAULT_CONFIG, DEFAULT_ROOT
+from .names import DAEMON, DEFAULT_CONFIG, DEFAULT_ROOT
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -200,14 +200,28 @@ class Effective:
 
     settings: Settings
     origins: Mapping[str, str]
-    """``default``, the path of a file, or a flag."""
+    """``default``, the path of a file, a flag, or ``user's own`` for the root of a user's daemon."""
     file: Path
     """The configuration file."""
     file_exists: bool
 
 
+def user_root(environ: Mapping[str, str]) -> Path:
+    """Where a user's own daemon keeps its state, as ``install --user`` sets it up."""
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
+    return Path(environ.get("XDG_DATA_HOME") or home / ".local/share") / DAEMON
+
+
+def user_config(environ: Mapping[str, str]) -> Path:
+    """A user's own configuration file."""
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / DAEMON / Path(DEFAULT_CONFIG).name
+
+
 def load_settings(file: Path | None, overrides: Mapping[str, object]) -> Settings:
     """Defaults, then `file` (the default file may be missing, a named one may not), then `overrides`.
+
+    A user who is not root and has a daemon of their own means that one, where nothing says another.
 
     Raises ConfigError for a file that cannot be read, an unknown key, or a value of the wrong type or range.
     """
@@ -216,8 +230,9 @@ def load_settings(file: Path | None, overrides: Mapping[str, object]) -> Setting
 
 def load_effective(file: Path | None, overrides: Mapping[str, object]) -> Effective:
     """The same, with the origin of each setting."""
-    path = Path(DEFAULT_CONFIG) if file is None else file
-    exists = True
+    own_root, own_config = user_root(os.environ), user_config(os.environ)
+    has_own = os.geteuid() != 0 and own_root.is_dir()
+    path, exists = file or (own_config if has_own and own_config.exists() else Path(DEFAULT_CONFIG)), True
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -234,14 +249,13 @@ def load_effective(file: Path | None, overrides: Mapping[str, object]) -> Effect
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(known))}")
         values[key] = _typed(f"{path}: {key}", value, known[key].kind)
+    by_user = {"root": own_root} if has_own and (path == Path(DEFAULT_CONFIG) or "root" not in values) else {}
     try:
-        settings = replace(Settings(), **(values | dict(overrides)))
+        settings = replace(Settings(), **(values | by_user | dict(overrides)))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}" if values else str(error)) from None
-    origins = {
-        name: about.flag_for(overrides[name]) if name in overrides else str(path) if name in values else "default"
-        for name, about in known.items()
-    }
+    origins = dict.fromkeys(known, "default") | dict.fromkeys(values, str(path)) | dict.fromkeys(by_user, "user's own")
+    origins |= {name: known[name].flag_for(value) for name, value in overrides.items() if name in known}
     return Effective(settings, origins, path, exists)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from registry_storage import ctl
 from registry_storage.cli import build_parser
-from registry_storage.config import DESCRIPTIONS, Settings, load_settings
+from registry_storage.config import DESCRIPTIONS, Settings, load_effective, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +68,23 @@ def test_a_wrong_file_is_refused(home: Path, capsys: pytest.CaptureFixture[str])
     file.write_text("colour = 1")
     assert ctl.main(["config", "--config", str(file)]) == 2
     assert "unknown key 'colour'" in capsys.readouterr().err
+
+
+def test_a_user_with_a_daemon_of_their_own_means_that_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    own = home / ".local/share/registry-storage"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert load_settings(None, {}).root == Settings().root
+    own.mkdir(parents=True)
+    effective = load_effective(None, {})
+    assert (effective.settings.root, effective.origins["root"]) == (own, "user's own")
+    assert load_settings(None, {"root": Path("/srv/x")}).root == Path("/srv/x")
+    file = home / ".config/registry-storage/config.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text("prefetch = false\n")
+    effective = load_effective(None, {})
+    assert (effective.settings.prefetch, effective.settings.root, effective.file) == (False, own, file)
+    file.write_text('root = "/srv/y"\n')
+    assert load_settings(None, {}).root == Path("/srv/y")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert load_settings(None, {}).root == Settings().root

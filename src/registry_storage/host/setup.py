@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import user_root
 from ..errors import ConfigError
 from ..names import CONTROL, DAEMON, DEFAULT_MOUNTPOINT, DEFAULT_ROOT
 from ..podman.storage_conf import IMAGE_STORES, LAYER_STORES, StorageConf, place
@@ -61,8 +62,7 @@ def plan(
     """
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or os.path.expanduser("~"))
-    data = Path(environ.get("XDG_DATA_HOME") or home / ".local/share") / DAEMON
-    state = root or (data if user else Path(DEFAULT_ROOT))
+    state = root or (user_root(environ) if user else Path(DEFAULT_ROOT))
     mount = mountpoint or (state / "store" if user or root else Path(DEFAULT_MOUNTPOINT))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     units = config / "systemd/user" if user else Path("/etc/systemd/system")
