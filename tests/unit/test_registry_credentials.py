@@ -229,12 +229,21 @@ async def test_a_helper_that_hangs_is_ended(
 # Places.
 
 
-def test_the_places_in_order() -> None:
-    paths = auth_file_paths({"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/7"})
-    assert [str(path) for path in paths] == [
-        "/run/user/7/containers/auth.json",
-        f"/run/containers/{os.getuid()}/auth.json",
-        "/home/u/.config/containers/auth.json",
+@pytest.mark.parametrize(
+    ("user", "runtime", "wanted"),
+    [
+        (7, "/run/user/7", ["/run/user/7"]),
+        (7, "", ["/run/containers/7"]),
+        (0, "", ["/run/containers/0", "/run/user/0"]),
+        (0, "/run/user/0", ["/run/user/0", "/run/containers/0"]),
+    ],
+)
+def test_the_places_in_order(monkeypatch: pytest.MonkeyPatch, user: int, runtime: str, wanted: list[str]) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: user)
+    paths = auth_file_paths({"HOME": "/home/u", "XDG_RUNTIME_DIR": runtime})
+    assert [str(path).replace("/containers/auth.json", "").replace("/auth.json", "") for path in paths] == [
+        *wanted,
+        "/home/u/.config",
         "/home/u/.docker/config.json",
         "/home/u/.dockercfg",
     ]
@@ -242,7 +251,7 @@ def test_the_places_in_order() -> None:
 
 def test_other_homes_of_the_files() -> None:
     paths = auth_file_paths({"HOME": "/h", "XDG_CONFIG_HOME": "/c", "DOCKER_CONFIG": "/d"})
-    assert [str(path) for path in paths[1:]] == ["/c/containers/auth.json", "/d/config.json", "/h/.dockercfg"]
+    assert [str(path) for path in paths[-3:]] == ["/c/containers/auth.json", "/d/config.json", "/h/.dockercfg"]
 
 
 def test_a_named_file_is_the_only_one() -> None:

@@ -25,10 +25,16 @@ def auth_file_paths(environ: Mapping[str, str] | None = None) -> list[Path]:
     home = Path(environ.get("HOME") or os.path.expanduser("~"))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
-    runtime = environ.get("XDG_RUNTIME_DIR")
+    runtime, user = environ.get("XDG_RUNTIME_DIR"), os.getuid()
+    # Podman looks into one of the first two. A user cannot look below /run/containers where root's podman made it; what
+    # root's `podman login` wrote depends on how root came in, which a service does not know.
+    directories = [
+        *([Path(runtime, "containers")] if runtime else []),
+        *([Path(f"/run/containers/{user}")] if user == 0 or not runtime else []),
+        *([Path("/run/user/0/containers")] if user == 0 else []),
+    ]
     return [
-        *([Path(runtime, "containers/auth.json")] if runtime else []),
-        Path(f"/run/containers/{os.getuid()}/auth.json"),
+        *(directory / "auth.json" for directory in dict.fromkeys(directories)),
         config / "containers/auth.json",
         docker / "config.json",
         home / ".dockercfg",
