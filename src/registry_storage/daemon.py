@@ -5,8 +5,10 @@ import logging
 import math
 import signal
 import socket
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 from prometheus_client import CollectorRegistry
@@ -43,9 +45,25 @@ from .upkeep import Upkeep
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: socket.socket) -> None:
+def check(settings: Settings) -> None:
+    """Find out what is wrong with them while an earlier worker still serves. Raises ConfigError."""
+    Access.of(settings)
+    Budget.of(settings, settings.root)
+    if settings.metrics:
+        exposition.check(settings.metrics)
+
+
+async def run(
+    settings: Settings,
+    mountpoint: Path,
+    handed: Handed,
+    channel: socket.socket,
+    finish: Callable[[], None],
+    end: Callable[[], NoReturn],
+) -> NoReturn:
     """Serve the mount that was `handed` to us until the supervisor says so at `channel`, SIGTERM, or an unmount.
 
+    Then `end` ends the process; `finish` is what takes time before that, called while requests are still answered.
     Raises CacheError, ConfigError, MountError.
     """
     with Root(settings.root, lock=handed.lock) as root:
@@ -100,15 +118,16 @@ async def run(settings: Settings, mountpoint: Path, handed: Handed, channel: soc
                         nursery.start_soon(pool.resume, added.completes)
                         if settings.background_fetch:
                             nursery.start_soon(added.run_completions)
-                        await _serve(session, pool, recorder, supervisor, mountpoint, handed, settings)
+                        await _serve(session, pool, recorder, supervisor, mountpoint, handed, settings, finish)
                 finally:
                     session.close()
                     lane.close()
                     if recorder is not None:
                         recorder.close()
-                nursery.cancel_scope.cancel()
-            blobs.close()
-            pool.close()
+                finish()
+                pool.hold()
+                ledger.close()
+                end()
         finally:
             ledger.close()
 
@@ -139,11 +158,16 @@ async def _serve(
     mountpoint: Path,
     handed: Handed,
     settings: Settings,
+    finish: Callable[[], None],
 ) -> None:
+    async def leave() -> None:
+        await trio.to_thread.run_sync(finish)
+        session.leave()
+
     delivered = not handed.again or kernel.resend(handed.device)
     async with trio.open_nursery() as nursery:
         await nursery.start(_leave_on_signal, session)
-        nursery.start_soon(supervisor.listen, session.leave)
+        nursery.start_soon(supervisor.listen, leave)
         pool.background.starting = partial(_set_read_ahead, mountpoint, settings)
         nursery.start_soon(pool.background.run)
         nursery.start_soon(_announce, supervisor, mountpoint, settings)

@@ -43,19 +43,30 @@ class Gauges(Collector):
                 yield GaugeMetricFamily(name, text, value=value)
 
 
+def check(address: str) -> None:
+    """``host:port``, or a path that begins with a slash. Raises ConfigError."""
+    if not address.startswith("/"):
+        _host_and_port(address)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    try:
+        return host.strip("[]") or "127.0.0.1", int(port)
+    except ValueError:
+        raise ConfigError(f"metrics: wanted host:port or a path, got {address!r:.100}") from None
+
+
 def listen(address: str) -> socket.socket:
     """At ``host:port`` or at a path that begins with a slash. Raises ConfigError."""
     try:
         if address.startswith("/"):
             return _listen_at_path(Path(address))
-        host, _, port = address.rpartition(":")
-        name = host.strip("[]") or "127.0.0.1"
+        name, port = _host_and_port(address)
         family = socket.AF_INET6 if ":" in name else socket.AF_INET
         listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((name, int(port)))
-    except ValueError:
-        raise ConfigError(f"metrics: wanted host:port or a path, got {address!r:.100}") from None
+        listener.bind((name, port))
     except OSError as error:
         raise ConfigError(f"metrics: {address}: {error.strerror or error}") from None
     listener.listen(_MAX_CONNECTIONS)

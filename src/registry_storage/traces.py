@@ -3,17 +3,20 @@
 The libraries are an extra (``pip install registry-storage[traces]``), and imported only then.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from .errors import ConfigError
 
+SEND_SECONDS = 2.0
+"""For the last spans, when the process is about to end."""
 _tracer: Any = None
 
 
 def set_up(url: str, version: str) -> Callable[[], None]:
-    """Send spans to `url` from now on; returns what sends the last of them at the end. Raises ConfigError."""
+    """Send spans to `url` from now on; returns what sends the last of them, once, at the end. Raises ConfigError."""
     global _tracer
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -29,8 +32,11 @@ def set_up(url: str, version: str) -> Callable[[], None]:
 
     def shut_down() -> None:
         global _tracer
-        _tracer = None
-        provider.shutdown()
+        if _tracer is not None:
+            _tracer = None
+            sending = threading.Thread(target=provider.shutdown, daemon=True)
+            sending.start()
+            sending.join(SEND_SECONDS)
 
     return shut_down
 

@@ -25,6 +25,7 @@ from .conftest import Daemon
 
 FILES = {f"d{n % 7}/f{n}": random.Random(n).randbytes(3000 * (n % 23) + 1) for n in range(300)}
 PATIENCE_SECONDS = 60.0
+MISTAKES = ('colour = "red"', 'metrics = "nowhere"', 'cache_size = "much"', 'control_group = "nobody-is-here"')
 T = TypeVar("T")
 
 
@@ -141,6 +142,7 @@ def test_a_new_worker_takes_over_without_an_error(daemon: Daemon, image: BuiltIm
             another_worker(daemon, worker)
             another_round(readers, rounds)
     assert readers.wrong == []
+    assert "not as the last worker left it" not in daemon.log_text()
     assert daemon.stop() == 0
 
 
@@ -160,12 +162,13 @@ def test_a_new_worker_that_does_not_come_up_leaves_the_old_one_serving(
     path = daemon.layer(image) / "diff" / "d1/f1"
     assert path.read_bytes() == FILES["d1/f1"]
     worker = worker_of(daemon)
-    config.write_text("no such setting = 1\n")
-    failed = upgrade(daemon)
-    assert failed.returncode == 1
-    assert "the new version did not come up" in failed.stderr
-    assert "before it was ready: the old one goes on" in daemon.log_text()
-    assert worker_of(daemon) == worker
+    for number, mistake in enumerate(MISTAKES):
+        config.write_text(mistake + "\n")
+        failed = upgrade(daemon)
+        assert failed.returncode == 1, mistake
+        assert "the new version did not come up" in failed.stderr
+        assert daemon.log_text().count("before it was ready: the old one goes on") == number + 1
+        assert worker_of(daemon) == worker
     assert (path.parent / "f8").read_bytes() == FILES["d1/f8"]
     config.write_text("")
     done = upgrade(daemon)

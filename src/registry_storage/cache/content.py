@@ -32,6 +32,8 @@ _STATE_HEADER_BYTES = 64
 _GENERATION = struct.Struct("=Q")
 _STAMP = struct.Struct("=QQqq")
 _STAMP_AT = 8
+HOLD_SECONDS = 0.5
+"""For writes that are under way, of a chunk each, at the end of the process."""
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -53,7 +55,7 @@ class Content:
         self.size = size
         self.chunk_count = chunk_count
         self._directory = directory
-        self._changes = threading.Lock()
+        self._changes = threading.Condition(threading.Lock())
         self._changing = 0
         length = max(1, (chunk_count + 7) // 8)
         try:
@@ -90,6 +92,11 @@ class Content:
     def file(self) -> int:
         """The content file's descriptor."""
         return self._file
+
+    def hold(self) -> None:
+        """Nobody changes the file from here on: the process ends, and what is half written would be hashed again."""
+        self._changes.acquire()
+        self._changes.wait_for(lambda: not self._changing, HOLD_SECONDS)
 
     def close(self) -> None:
         """Nothing may be read or written afterwards."""
@@ -231,6 +238,7 @@ class Content:
             with self._changes:
                 self._changing -= 1
                 self._remember_file()
+                self._changes.notify_all()
 
     def _remember_file(self) -> None:
         """The content file is as we left it; the next worker is told, too."""

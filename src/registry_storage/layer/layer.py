@@ -137,10 +137,6 @@ class Layer:
             return True
         return not (self.content.is_present(chunk.number) or self.chunks.is_on_its_way(chunk.number))
 
-    def close(self) -> None:
-        """Give back the mapped index and the content file."""
-        self.content.close()
-
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
     """First and last of each run of numbers that follow each other."""

@@ -343,12 +343,10 @@ class Pool:
                 except (RegistryStorageError, OSError) as error:
                     _log.warning("layer %s of %s: not resumed: %s", link.layer_digest, link.reference, error)
 
-    def close(self) -> None:
-        """Close every layer; nothing may be read afterwards."""
+    def hold(self) -> None:
+        """Leave the contents to the next worker, whole: no thread of ours changes them from here on."""
         for layer in self._layers.values():
-            layer.close()
-        self._layers.clear()
-        self._by_number.clear()
+            layer.content.hold()
 
     # How
 

@@ -70,10 +70,6 @@ class WholeBlobs:
         for digest in self._files.keys() - set(digests):
             self._forget(digest)
 
-    def close(self) -> None:
-        """Close every file."""
-        self.forget_except(())
-
     def _forget(self, digest: Digest) -> None:
         file, _ = self._files.pop(digest)
         os.close(file)

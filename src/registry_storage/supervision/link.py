@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -19,7 +19,7 @@ class SupervisorLink:
         self._channel = channel
         self._refusals = 0
 
-    async def listen(self, leave: Callable[[], None]) -> None:
+    async def listen(self, leave: Callable[[], Awaitable[None]]) -> None:
         """Call `leave` when the supervisor says so, or is gone."""
         channel = trio.socket.from_stdlib_socket(self._channel)
         while True:
@@ -27,7 +27,7 @@ class SupervisorLink:
             if word == REFUSED:
                 self._refusals += 1
             elif word in (LEAVE, b""):
-                leave()
+                await leave()
                 return
 
     def serving(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from .handed import OPTION, Handed, say
 
-MODULE = "registry_storage.supervision.worker"
+MODULE = "registry_storage.supervision.worker_start"
 
 
 def _interpreter() -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import logging
 import os
 import signal
 import socket
@@ -9,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 
 from .. import __version__, logs, traces
 from ..cli import build_parser, report
 from ..config import Settings
-from ..daemon import run
+from ..daemon import check, run
 from ..errors import RegistryStorageError
 from ..flags import effective_settings
 from . import privileges
@@ -39,7 +41,10 @@ def _settings(arguments: Sequence[str]) -> tuple[Settings, Path]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prepare, wait for the word, and serve; the exit status: 0 when told to end or the mount is gone."""
+    """Prepare, wait for the word, and serve; the exit status: 0 when told to end or the mount is gone.
+
+    Whatever is wrong with the settings is found before the word: an earlier worker then goes on.
+    """
     _die_with_supervisor()
     privileges.give_up()
     parser = argparse.ArgumentParser(add_help=False)
@@ -47,23 +52,24 @@ def main(arguments: Sequence[str]) -> int:
     given, rest = parser.parse_known_args(arguments[:2])
     handed: Handed = given.handed
     channel = socket.socket(fileno=handed.channel)
-    status = 0
     try:
         settings, mountpoint = _settings([*rest, *arguments[2:]])
         logs.set_up(settings.log_level, settings.log_format)
+        check(settings)
+        finish = traces.set_up(settings.traces, __version__) if settings.traces else _nothing
         if not say(channel, PREPARED) or channel.recv(64) != GO:
             return 0
-        finish = traces.set_up(settings.traces, __version__) if settings.traces else None
-        try:
-            trio.run(run, settings, mountpoint, handed, channel)
-        finally:
-            if finish is not None:
-                finish()
+        trio.run(run, settings, mountpoint, handed, channel, finish, _end)
     except* RegistryStorageError as group:
         report(group)
-        status = 1
-    return status
+    return 1
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _nothing() -> None:
+    pass
+
+
+def _end() -> NoReturn:
+    """At once: what threads are doing is of no use to anybody, and the next worker waits for our end."""
+    logging.shutdown()
+    os._exit(0)
