@@ -332,3 +332,16 @@ def restart_as_systemd_does(daemon: Daemon, kept: dict[str, int], monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", with_descriptors)
         daemon.start()
+
+
+def test_a_worker_that_is_killed_before_any_served_is_followed_by_the_next_one(
+    daemon: Daemon, image: BuiltImage
+) -> None:
+    starting = threading.Thread(target=daemon.start)
+    starting.start()
+    eventually(lambda: daemon.process)
+    os.kill(worker_of(daemon), signal.SIGKILL)
+    starting.join()
+    assert "ended by SIGKILL; the next one starts in 0 s" in daemon.log_text()
+    assert (daemon.layer(image) / "diff" / "d1/f1").read_bytes() == FILES["d1/f1"]
+    assert daemon.stop() == 0

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from .handed import OPTION, Handed, say
 
@@ -59,9 +60,21 @@ class WorkerProcess:
         """SIGKILL."""
         self._process.kill()
 
-    def reap(self) -> str:
-        """After its descriptor was readable: how it ended, in words."""
+    def is_stuck(self) -> bool:
+        """It was killed, and a thread of it does not end: the kernel waits in it for something, maybe for us.
+
+        Nothing of it runs any more but that.
+        """
+        try:
+            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        except OSError:
+            return False
+        pending = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+        return bool(pending & 1 << signal.SIGKILL - 1) or status["State"][0] in "ZX"
+
+    def reap(self) -> int:
+        """After its descriptor was readable: its exit status, or minus the signal that ended it."""
         status = self._process.wait()
         os.close(self.descriptor)
         self.channel.close()
-        return f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return status

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 PREPARE_SECONDS = 30.0
 """A worker that is not loaded by then is given up."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether a worker that was killed does not end; twice in a row, and the next one serves."""
 LEAVE_SECONDS = 10.0
 """A worker that does not end by then is killed; its requests are delivered again."""
 CALM_SECONDS = 1.0
@@ -57,6 +59,10 @@ class Supervisor:
         )  # fmt: skip
         self._worker: WorkerProcess | None = None
         self._successor: WorkerProcess | None = None
+        self._stuck: list[WorkerProcess] = []
+        """Given up; they end some day."""
+        self._look_at = 0.0
+        self._suspects: set[WorkerProcess] = set()
         self._served = False
         self._ending = False
         self._keeps_mount = False
@@ -130,7 +136,15 @@ class Supervisor:
         self._selector.unregister(worker.descriptor)
         with contextlib.suppress(KeyError):
             self._selector.unregister(worker.channel)
-        how = worker.reap()
+        status = worker.reap()
+        if worker in self._stuck:
+            self._stuck.remove(worker)
+            return
+        how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        self._lose(worker, how, refused=status > 0)
+
+    def _lose(self, worker: WorkerProcess, how: str, *, refused: bool = False) -> None:
+        """It serves no more. `refused`: it said that it cannot."""
         if worker is self._successor:
             self._successor = None
             self._refuse(how)
@@ -145,7 +159,7 @@ class Supervisor:
             self._worker, self._successor = self._successor, None
             if self._worker.prepared:
                 self._worker.say(GO)
-        elif not self._served:
+        elif refused and not self._served:
             self._status = 1  # it told why
             self._end()
         else:
@@ -181,11 +195,16 @@ class Supervisor:
             for worker in (self._worker, self._successor)
             if worker is not None and not worker.prepared
         ]
+        if self._worker is not None:
+            deadlines.append(self._look_at)
         nearest = min(deadlines)
         return None if nearest == float("inf") else max(0.0, nearest - time.monotonic())
 
     def _keep_time(self) -> None:
         now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._look_for_stuck()
         for worker in (self._worker, self._successor):
             if worker is not None and not worker.prepared and now >= worker.started + PREPARE_SECONDS:
                 _log.error("worker %d was not ready after %g s", worker.pid, PREPARE_SECONDS)
@@ -197,6 +216,16 @@ class Supervisor:
                 if worker is not None:
                     _log.error("worker %d does not end: killed", worker.pid)
                     worker.kill()
+
+    def _look_for_stuck(self) -> None:
+        """One that waits in the kernel for an answer of ours can only end when somebody serves again."""
+        stuck = {worker for worker in (self._worker, self._successor) if worker is not None and worker.is_stuck()}
+        for worker in stuck & self._suspects:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(worker.channel)
+            self._stuck.append(worker)
+            self._lose(worker, "was killed and does not end")
+        self._suspects = stuck
 
     def _take_signals(self, wakeup: socket.socket) -> None:
         for number in wakeup.recv(64):
