@@ -25,10 +25,10 @@ NEIGHBOURS_APART = [
     *itertools.combinations(("store", "convert", "images"), 2),
 ]
 ONLY_IN = {
-    "h11": {"control/server.py", "registry/wire.py", "exposition.py"},
+    "h11": {"control/client.py", "control/server.py", "registry/wire.py", "exposition.py"},
     "prometheus_client": {"metrics.py", "exposition.py", "sight.py", "daemon.py"},
     "opentelemetry": {"traces.py"},
-    "httpx": {"registry", "control/client.py"},
+    "httpx": {"registry"},
     "pyfuse3": {"store/operations.py", "store/session.py"},
     "rich": {"commands/bars.py", "commands/status.py", "commands/top.py", "commands/top_view.py"},
 }
