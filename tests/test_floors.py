@@ -25,7 +25,7 @@ NEIGHBOURS_APART = [
     *itertools.combinations(("store", "convert", "images"), 2),
 ]
 ONLY_IN = {
-    "h11": {"control/client.py", "control/server.py", "registry/wire.py", "exposition.py"},
+    "h11": {"control/messages.py", "control/server.py", "registry/wire.py", "exposition.py"},
     "prometheus_client": {"metrics.py", "exposition.py", "sight.py", "daemon.py"},
     "opentelemetry": {"traces.py"},
     "httpx": {"registry"},

@@ -2,12 +2,11 @@
 
 import argparse
 import importlib
+import inspect
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
-
-import trio
 
 from . import __version__, logs
 from .errors import InvalidInputError, RegistryStorageError
@@ -59,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InvalidInputError as error:
         return _complain(error, 2)
     status = 1
+    run = _in_trio if inspect.iscoroutinefunction(given.run) else _waiting
     try:
-        status = trio.run(_until_signalled, given.run, asked)
+        status = run(given.run, asked)
     except* (RegistryStorageError, OSError) as group:
         errors = _leaves(group)
         for text in dict.fromkeys(_words(error) for error in errors):
@@ -68,23 +68,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-async def _until_signalled(command: Callable[[Any], Awaitable[int]], asked: object) -> int:
-    """Run the command; a signal cancels it, and what it began is undone on the way out."""
+class _StoppedError(Exception):
+    """By a signal."""
+
+
+def _waiting(command: Callable[[Any], int], asked: object) -> int:
+    """A command that only waits for the daemon; a signal ends it, and what it began is undone on the way out."""
+
+    def stop(number: int, _: object) -> None:
+        raise _StoppedError(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, stop)
+    try:
+        return command(asked)
+    except _StoppedError as stopped:
+        return _stopped_by(stopped.args[0])
+
+
+def _in_trio(command: Callable[[Any], Coroutine[Any, Any, int]], asked: object) -> int:
+    """A command that does several things at a time; the same for signals."""
+    import trio  # the others do not wait for it to be loaded
+
     status = 0
-    async with trio.open_nursery() as nursery:
 
-        async def listen(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-            nonlocal status
-            with trio.open_signal_receiver(*_SIGNALS) as signals:
-                task_status.started()
-                async for number in signals:
-                    status = _complain(f"stopped by {signal.Signals(number).name}", 128 + number)
-                    nursery.cancel_scope.cancel()
+    async def until_signalled() -> int:
+        nonlocal status
+        async with trio.open_nursery() as nursery:
 
-        await nursery.start(listen)
-        status = await command(asked)
-        nursery.cancel_scope.cancel()
-    return status
+            async def listen(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+                nonlocal status
+                with trio.open_signal_receiver(*_SIGNALS) as signals:
+                    task_status.started()
+                    async for number in signals:
+                        status = _stopped_by(number)
+                        nursery.cancel_scope.cancel()
+
+            await nursery.start(listen)
+            status = await command(asked)
+            nursery.cancel_scope.cancel()
+        return status
+
+    return trio.run(until_signalled)
+
+
+def _stopped_by(number: int) -> int:
+    return _complain(f"stopped by {signal.Signals(number).name}", 128 + number)
 
 
 def _words(error: BaseException) -> str:

@@ -339,3 +339,19 @@ async def test_who_leaves_while_it_is_added_leaves_nothing(running: Daemon, regi
     with pytest.raises(DaemonError, match="not one of the added images"):
         async with connect(running.root / "control.sock") as client:
             await client.post("/v1/images/remove", {"name": name})
+
+
+def test_a_signal_ends_adding_and_nothing_is_published(running: Daemon, registry: FakeRegistry) -> None:
+    tar_images.put_image(registry, [{"large": os.urandom(5_000_000)}])
+    large = max(registry.blobs, key=lambda key: len(registry.blobs[key]))[1]
+    registry.faults.append(Fault("stall", path=large, at=1_000_000, times=None))
+    words = [sys.executable, "-m", "registry_storage.ctl", "add", f"{registry.host}/team/app:v1"]
+    with subprocess.Popen(
+        [*words, "--root", str(running.root)], env=running.environment(), stderr=subprocess.PIPE, text=True
+    ) as adding:
+        until(lambda: os.listdir(running.root / "layers"))
+        adding.terminate()
+        _, said = adding.communicate(timeout=WAIT_SECONDS)
+    assert (adding.returncode, said) == (143, "registry-storagectl: stopped by SIGTERM\n")
+    assert check_readable(store(running)) == {}
+    assert ctl_get(running, "/v1/images") == []

@@ -4,7 +4,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from registry_storage.control.address import Access, Peer, listen, socket_path
 from registry_storage.control.client import ControlClient, connect
 from registry_storage.control.routes import Handler, Json, Request, Routes
 from registry_storage.control.server import ControlServer
+from registry_storage.control.waiting_client import WaitingClient, connected
 from registry_storage.errors import ConfigError, DaemonError, NotFoundError
 
 
@@ -106,6 +107,58 @@ async def test_errors_arrive_with_their_words_and_their_class(
             await daemon.get(route)
         assert caught.value.kind == kind
         assert (await daemon.get("/echo"))["body"] is None
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+async def test_who_only_waits_gets_the_same(tmp_path: Path) -> None:
+    def ask(daemon: WaitingClient) -> None:
+        assert daemon.get("/echo", {"a": "b c&d"})["query"] == {"a": "b c&d"}
+        assert daemon.post("/echo", {"x": [1]})["body"] == {"x": [1]}
+        assert list(daemon.lines("POST", "/count", 3)) == [{"number": n} for n in range(3)]
+        lines = daemon.lines("POST", "/count", 2)
+        assert [next(lines), next(lines)] == [{"number": 0}, {"number": 1}]
+        with pytest.raises(DaemonError, match="no third one") as caught:
+            next(lines)
+        assert caught.value.kind == "NotFoundError"
+        with pytest.raises(DaemonError, match="no such thing"):
+            daemon.get("/missing")
+        with closing(daemon.lines("POST", "/count", 1 << 30)) as left_early:
+            assert next(left_early) == {"number": 0}
+
+    path = tmp_path / ("x" * 120) / "s"
+    async with serving(path):
+        with connected(path) as daemon:
+            await trio.to_thread.run_sync(ask, daemon)
+    async with serving(tmp_path / "s", Nobody()):
+        with connected(tmp_path / "s") as daemon, pytest.raises(DaemonError, match="did not answer"):
+            await trio.to_thread.run_sync(daemon.get, "/echo")
+    for missing_path in (tmp_path / "missing", tmp_path / ("y" * 120) / "s"):
+        with pytest.raises(DaemonError, match="no daemon listens there"), connected(missing_path) as daemon:
+            daemon.get("/echo")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", HEAD % 9 + b"{", b"SSH-2.0\r\n", HEAD % 1 + b"{"],
+    ids=["nothing", "half", "another protocol", "no JSON"],
+)
+async def test_what_is_no_answer_is_said_so(tmp_path: Path, answer: bytes) -> None:
+    async def answer_and_go(stream: trio.SocketStream) -> None:
+        await stream.receive_some(1000)
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(listen(tmp_path / "s", Access())))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, answer_and_go, [listener])
+        async with connect(tmp_path / "s") as asking:
+            with pytest.raises(DaemonError, match=r"did not answer|not understood"):
+                await asking.get("/echo")
+        with connected(tmp_path / "s") as waiting, pytest.raises(DaemonError, match=r"did not answer|not under"):
+            await trio.to_thread.run_sync(waiting.get, "/echo")
+        nursery.cancel_scope.cancel()
 
 
 async def test_lines_may_be_left_early(tmp_path: Path) -> None:

@@ -30,3 +30,4 @@ def test_adding_an_image_does_not_wait_for_the_converter_to_be_loaded() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert "registry_storage.commands.images" in loaded
     assert not {"registry_storage.convert", "registry_storage.registry", "registry_storage.formats"} & set(loaded)
+    assert not {"trio", "httpx", "rich"} & set(loaded)

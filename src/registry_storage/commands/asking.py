@@ -4,11 +4,14 @@ import argparse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import load_settings
 from ..control.address import socket_path
-from ..control.client import ControlClient, connect
 from ..names import DEFAULT_CONFIG, DEFAULT_ROOT
+
+if TYPE_CHECKING:
+    from ..control.client import ControlClient
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,9 @@ def control_socket(given: argparse.Namespace) -> Path:
 
 
 @asynccontextmanager
-async def daemon(path: Path) -> AsyncIterator[ControlClient]:
-    """The daemon that listens at `path`."""
+async def daemon(path: Path) -> "AsyncIterator[ControlClient]":
+    """The daemon that listens at `path`, for commands that run in trio."""
+    from ..control.client import connect  # those that only wait do without trio
+
     async with connect(path) as client:
         yield client

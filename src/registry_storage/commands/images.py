@@ -3,13 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..control.client import ControlClient
+from ..control.waiting_client import WaitingClient, connected
 from ..descriptor import Platform
 from ..errors import RegistryStorageError
 from ..flags import platform
@@ -59,36 +59,36 @@ def read(given: argparse.Namespace) -> Arguments:
     return Arguments(asking.control_socket(given), names, wanted, given.as_json)
 
 
-async def run_add(asked: Arguments) -> int:
+def run_add(asked: Arguments) -> int:
     """Each image in turn; one that fails does not keep the others from being added."""
     more = {} if asked.platform is None else {"platform": str(asked.platform)}
-    async with asking.daemon(asked.socket) as daemon:
-        return await _each(asked, daemon, asked.names, lambda name: ("/v1/images/add", {"name": name, **more}))
+    with connected(asked.socket) as daemon:
+        return _each(asked, daemon, asked.names, lambda name: ("/v1/images/add", {"name": name, **more}))
 
 
-async def run_refresh(asked: Arguments) -> int:
+def run_refresh(asked: Arguments) -> int:
     """The same for what is there already."""
-    async with asking.daemon(asked.socket) as daemon:
-        names = asked.names or tuple(image["name"] for image in await daemon.get("/v1/images"))
-        return await _each(asked, daemon, names, lambda name: ("/v1/images/refresh", {"name": name}))
+    with connected(asked.socket) as daemon:
+        names = asked.names or tuple(image["name"] for image in daemon.get("/v1/images"))
+        return _each(asked, daemon, names, lambda name: ("/v1/images/refresh", {"name": name}))
 
 
-async def run_remove(asked: Arguments) -> int:
+def run_remove(asked: Arguments) -> int:
     """Each in turn."""
     status = 0
-    async with asking.daemon(asked.socket) as daemon:
+    with connected(asked.socket) as daemon:
         for name in asked.names:
             try:
-                _say(asked, await daemon.post("/v1/images/remove", {"name": name}))
+                _say(asked, daemon.post("/v1/images/remove", {"name": name}))
             except RegistryStorageError as error:
                 status = _complain(asked, name, error)
     return status
 
 
-async def run_list(asked: Arguments) -> int:
+def run_list(asked: Arguments) -> int:
     """A line for each name."""
-    async with asking.daemon(asked.socket) as daemon:
-        for image in await daemon.get("/v1/images"):
+    with connected(asked.socket) as daemon:
+        for image in daemon.get("/v1/images"):
             if asked.as_json:
                 _say(asked, image)
                 continue
@@ -100,9 +100,9 @@ async def run_list(asked: Arguments) -> int:
     return 0
 
 
-async def _each(
+def _each(
     asked: Arguments,
-    daemon: ControlClient,
+    daemon: WaitingClient,
     names: tuple[str, ...],
     question: Callable[[str], tuple[str, dict[str, str]]],
 ) -> int:
@@ -111,16 +111,16 @@ async def _each(
         for name in names:
             route, body = question(name)
             try:
-                async with aclosing(daemon.lines("POST", route, body)) as lines:
-                    await _follow(asked, lines, report)
+                with closing(daemon.lines("POST", route, body)) as lines:
+                    _follow(asked, lines, report)
             except RegistryStorageError as error:
                 status = _complain(asked, name, error)
     return status
 
 
-async def _follow(asked: Arguments, lines: AsyncGenerator[Any, None], report: "Reporter") -> None:
+def _follow(asked: Arguments, lines: Generator[Any, None, None], report: "Reporter") -> None:
     steps: dict[str, Callable[[int], None]] = {}
-    async for line in lines:
+    for line in lines:
         if "layer" not in line:
             _say(asked, line)
         elif asked.as_json:

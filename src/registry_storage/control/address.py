@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import trio
+from typing import TYPE_CHECKING
 
 from ..config import Settings
 from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    import trio  # who only asks must not wait for it to be loaded
 
 FILE = "control.sock"
 BACKLOG = 64
@@ -38,7 +40,7 @@ class Peer:
     gids: frozenset[int]
 
 
-def peer_of(connection: socket.socket | trio.socket.SocketType) -> Peer:
+def peer_of(connection: "socket.socket | trio.socket.SocketType") -> Peer:
     """Raises OSError."""
     pid, uid, gid = _CREDENTIALS.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
