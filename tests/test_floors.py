@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "registry_storage"
 
 FLOORS = {
     "errors": 0, "names": 0, "digest": 0, "descriptor": 0, "reference": 0, "config": 0, "logs": 0, "toc": 0, "_ext": 0,
-    "__init__": 0, "notify": 0, "metrics": 0, "traces": 0, "clock": 0,
+    "__init__": 0, "user": 0, "notify": 0, "metrics": 0, "traces": 0, "clock": 0,
     "formats": 1,
     "registry": 2, "cache": 2, "control": 2, "podman": 2,
     "layer": 3, "host": 3,

@@ -12,6 +12,7 @@ from typing import Any
 from .descriptor import Platform
 from .errors import ConfigError, InvalidDocumentError
 from .names import DAEMON, DEFAULT_CONFIG, DEFAULT_ROOT
+from .user import user_id
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -231,7 +232,7 @@ def load_settings(file: Path | None, overrides: Mapping[str, object]) -> Setting
 def load_effective(file: Path | None, overrides: Mapping[str, object]) -> Effective:
     """The same, with the origin of each setting."""
     own_root, own_config = user_root(os.environ), user_config(os.environ)
-    has_own = os.geteuid() != 0 and own_root.is_dir()
+    has_own = user_id() != 0 and own_root.is_dir()
     path, exists = file or (own_config if has_own and own_config.exists() else Path(DEFAULT_CONFIG)), True
     try:
         document = tomllib.loads(path.read_text("utf-8"))

@@ -18,9 +18,11 @@ def test_the_units_are_the_programs_own() -> None:
     command, reload = [f"{bin_directory}/registry-storage", STORE], [f"{bin_directory}/registry-storagectl", "upgrade"]
     assert (DEPLOY / "registry-storage.service").read_text() == unit(command, reload, root=root, user=False)
     bin_directory, at_root = "%h/.local/bin", ["--root", "%h/.local/share/registry-storage"]
-    command = [f"{bin_directory}/registry-storage", *at_root, f"{at_root[1]}/store"]
+    mountpoint = f"{at_root[1]}/store"
+    podman = ["/usr/bin/podman", "unshare", "env", "-u", "WATCHDOG_PID"]
+    command = [*podman, f"{bin_directory}/registry-storage", *at_root, mountpoint]
     reload = [f"{bin_directory}/registry-storagectl", "upgrade", *at_root]
-    text = unit(command, reload, root="", user=True).replace("%%", "%")
+    text = unit(command, reload, root="", user=True, mountpoint=mountpoint).replace("%%", "%")
     assert (DEPLOY / "registry-storage-user.service").read_text() == text
 
 

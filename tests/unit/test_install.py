@@ -139,6 +139,8 @@ def test_a_user_gets_their_own(tmp_path: Path) -> None:
     ]
     text = planned.files[0].text
     assert f"--root {home}/.local/share/registry-storage {home}/.local/share/registry-storage/store" in text
+    assert "podman unshare env -u WATCHDOG_PID " in text
+    assert f"""umount -l "$$0"' {home}/.local/share/registry-storage/store\n""" in text
     assert "CapabilityBoundingSet" not in text
     storage = tomllib.loads(planned.files[1].text)["storage"]
     assert storage["graphroot"] == f"{home}/.local/share/containers/storage"

@@ -239,7 +239,7 @@ async def test_a_helper_that_hangs_is_ended(
     ],
 )
 def test_the_places_in_order(monkeypatch: pytest.MonkeyPatch, user: int, runtime: str, wanted: list[str]) -> None:
-    monkeypatch.setattr(os, "getuid", lambda: user)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
     paths = auth_file_paths({"HOME": "/home/u", "XDG_RUNTIME_DIR": runtime})
     assert [str(path).replace("/containers/auth.json", "").replace("/auth.json", "") for path in paths] == [
         *wanted,

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from ..config import load_settings
 from ..errors import InvalidInputError
 from ..host import written
@@ -17,7 +19,7 @@ from ..host.podman import known_version
 from ..host.setup import Plan, check, plan
 from ..host.written import State
 from ..images.repair import make_store
-from ..names import CONTROL, DAEMON
+from ..names import DAEMON
 from . import doctor
 
 _SYSTEMD_RUNS = Path("/run/systemd/system")
@@ -131,7 +133,7 @@ async def run_install(arguments: Arguments) -> int:
         _systemctl(planned, "daemon-reload")
         if arguments.now and not status:
             return await _start(planned)
-        _say(f"next: {planned.start}, then {CONTROL} doctor")
+        _say(f"next: {planned.start}, then {shlex.join(planned.doctor)}")
     return status
 
 
@@ -141,6 +143,8 @@ async def _start(planned: Plan) -> int:
     if status is None:
         sys.stderr.write(f"systemd does not run here; start this by hand: {shlex.join(planned.command)}\n")
         return 1
+    if planned.user and not status:  # the mount is where podman is
+        return (await trio.run_process(planned.doctor, check=False)).returncode
     return status or await doctor.look(load_settings(None, planned.settings))
 
 

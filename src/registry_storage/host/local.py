@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..config import Settings
 from ..errors import ProgramError
-from ..names import DAEMON, FILE_SYSTEM
+from ..names import CONTROL, DAEMON, FILE_SYSTEM
 from .finding import Finding, failure, ok, warning
 from .mounts import file_system_at
 from .podman import PodmanVersion, listed_images, podman_version
@@ -123,6 +123,8 @@ def check_mount(mountpoint: Path) -> Iterator[Finding]:
         return
     kind = file_system_at(mountpoint)
     if kind != f"fuse.{FILE_SYSTEM}":
+        if os.geteuid() != 0:
+            start = f"look where a user's podman is: podman unshare {CONTROL} doctor; if it is not there, {start}"
         yield failure("mount", f"{mountpoint}: no daemon serves it (it is {kind or 'a plain directory'})", start)
     else:
         yield ok("mount", f"{mountpoint} is served")

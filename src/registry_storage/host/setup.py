@@ -44,6 +44,8 @@ class Plan:
     """What the service runs."""
     settings: Mapping[str, Path]
     """Those that its command line sets."""
+    doctor: tuple[str, ...]
+    """The command that looks whether all is well."""
 
 
 def plan(
@@ -68,18 +70,26 @@ def plan(
     units = config / "systemd/user" if user else Path("/etc/systemd/system")
     settings = {**({"root": state} if user or root else {}), **({"images": images} if images else {})}
     flags = [word for name, path in settings.items() for word in (f"--{name}", str(path))]
-    command = [*_program(DAEMON, "registry_storage"), *flags, str(mount)]
+    command = [*(in_podmans_namespace() if user else ()), *_program(DAEMON, "registry_storage"), *flags, str(mount)]
     stores = Stores(mount if layer_store else None, images or state / "images")
     at_root = ["--root", str(state)] if "root" in settings else []
     reload = [*_program(CONTROL, "registry_storage.ctl"), "upgrade", *at_root]
-    text = unit(command, reload, root=str(state), user=user)
+    text = unit(command, reload, root=str(state), user=user, mountpoint=str(mount))
     files = [PlannedFile(_under(prefix, units / SERVICE), text, "the service")]
     by_hand: list[str] = []
     _plan_storage_conf(files, by_hand, stores, mount, user, prefix, environ)
     start = f"systemctl {'--user ' if user else ''}enable --now {DAEMON}"
     return Plan(
-        user, mount, images or state / "images", stores, tuple(files), tuple(by_hand), start, tuple(command), settings
-    )
+        user, mount, images or state / "images", stores, tuple(files), tuple(by_hand), start, tuple(command), settings,
+        tuple(_doctor(user, at_root)),
+    )  # fmt: skip
+
+
+def _doctor(user: bool, at_root: list[str]) -> list[str]:
+    if not user:
+        return [CONTROL, "doctor", *at_root]
+    program = _program(CONTROL, "registry_storage.ctl")
+    return [*in_podmans_namespace()[:2], *program, "doctor", *at_root]
 
 
 def _plan_storage_conf(
@@ -119,6 +129,14 @@ def _plan_storage_conf(
     if stores.layers is None and layer_entry(mount) in there.layer_stores:
         forgotten = "this podman forgets layers from there"
         by_hand.append(f"{path}: take {layer_entry(mount)} out of {LAYER_STORES}: {forgotten}")
+
+
+def in_podmans_namespace() -> list[str]:
+    """What a user's daemon is started with: where a rootless podman is, layers have the owners that it maps.
+
+    systemd takes podman for the main process, and the daemon sends its signs of life all the same.
+    """
+    return [shutil.which("podman") or "/usr/bin/podman", "unshare", "env", "-u", "WATCHDOG_PID"]
 
 
 def _program(name: str, module: str) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..podman.storage_conf import IMAGE_STORES, LAYER_STORES
+from ..user import user_id
 
 _OPTIONS = re.compile(r"^[ \t]*\[storage\.options\][ \t]*(#.*)?$", re.MULTILINE)
 
@@ -46,7 +47,7 @@ def line(key: str, entry: str) -> str:
 def new_tables(environ: Mapping[str, str] | None = None, *, user: int | None = None) -> dict[str, str]:
     """``[storage]`` as podman has it when there is no file; it does not work with a file that lacks one of them."""
     environ = os.environ if environ is None else environ
-    user = os.geteuid() if user is None else user
+    user = user_id() if user is None else user
     if user == 0:
         return {"driver": "overlay", "runroot": "/run/containers/storage", "graphroot": "/var/lib/containers/storage"}
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{user}"

@@ -65,14 +65,22 @@ SystemCallErrorNumber=EPERM
 
 _USER_ORDER = "Before=podman.service podman-restart.service\n"
 _USER_CONFINED = """\
-# fusermount3 mounts for us: it is setuid, so NoNewPrivileges= must stay off, and with it whatever implies it.
+# In podman's own user and mount namespace, which podman makes with newuidmap: that is setuid, so NoNewPrivileges= must
+# stay off, and with it whatever implies it. A mount that a killed daemon leaves there would keep podman from starting.
+ExecStopPost=-/bin/sh -c '{clean}' {mountpoint}
 """
+_CLEAN = 'exec nsenter --preserve-credentials -U -m -t "$$(cat %t/libpod/tmp/pause.pid)" umount -l "$$0"'
 
 
-def unit(command: Sequence[str], reload: Sequence[str], *, root: str, user: bool) -> str:
-    """The text of the unit that runs `command`, with its state in `root`; `reload` lets a new worker take over."""
+def unit(command: Sequence[str], reload: Sequence[str], *, root: str, user: bool, mountpoint: str = "") -> str:
+    """The text of the unit that runs `command`, with its state in `root`; `reload` lets a new worker take over.
+
+    `mountpoint`: of a user's daemon.
+    """
     order = _USER_ORDER if user else _SYSTEM_ORDER.format(root=root)
-    confined, target = (_USER_CONFINED, "default.target") if user else (_SYSTEM_CONFINED, "multi-user.target")
+    confined, target = _SYSTEM_CONFINED, "multi-user.target"
+    if user:
+        confined, target = _USER_CONFINED.format(clean=_CLEAN, mountpoint=_words([mountpoint])), "default.target"
     return _UNIT.format(
         daemon=DAEMON, command=_words(command), reload=_words(reload), order=order, confined=confined, target=target
     )

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from ..digest import Digest
 from ..errors import ConfigError, InvalidDigestError, InvalidReferenceError
 from ..reference import Reference
+from ..user import user_id
 from .small_file import read_small
 from .storage_conf import SYSTEM_FILES, USER_FILE, StorageConf
 
@@ -69,8 +70,8 @@ def configured_graph_roots() -> set[Path]:
     """What storage.conf(5) names for this user; for root, also every user's own."""
     chosen = os.environ.get("CONTAINERS_STORAGE_CONF")
     found = set(_named([Path(chosen)] if chosen else SYSTEM_FILES, _SYSTEM_ROOT))
-    if os.geteuid() != 0:
-        found |= set(_of_user(pwd.getpwuid(os.geteuid())))
+    if user_id() != 0:
+        found |= set(_of_user(pwd.getpwuid(user_id())))
         return found
     for user in pwd.getpwall():
         if user.pw_uid and Path(user.pw_dir, _USER_ROOT).is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import ConfigError
+from ..user import user_id
 from .small_file import read_small
 
 SYSTEM_FILES = (Path("/etc/containers/storage.conf"), Path("/usr/share/containers/storage.conf"))
@@ -71,7 +72,7 @@ def place(environ: Mapping[str, str] | None = None, *, user: int | None = None) 
     if explicit := environ.get("CONTAINERS_STORAGE_CONF"):
         return Path(explicit)
     system, vendor = SYSTEM_FILES
-    if (os.geteuid() if user is None else user) != 0:
+    if (user_id() if user is None else user) != 0:
         home = Path(environ.get("HOME") or os.path.expanduser("~"))
         own = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / USER_FILE
         if own.exists() or not (system.exists() or vendor.exists()):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..user import user_id
 from .credential_helpers import HelperPrograms
 from .credentials import Credentials
 
@@ -25,7 +26,7 @@ def auth_file_paths(environ: Mapping[str, str] | None = None) -> list[Path]:
     home = Path(environ.get("HOME") or os.path.expanduser("~"))
     config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     docker = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
-    runtime, user = environ.get("XDG_RUNTIME_DIR"), os.getuid()
+    runtime, user = environ.get("XDG_RUNTIME_DIR"), user_id()
     # Podman looks into one of the first two. A user cannot look below /run/containers where root's podman made it; what
     # root's `podman login` wrote depends on how root came in, which a service does not know.
     directories = [
