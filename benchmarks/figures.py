@@ -26,6 +26,7 @@ SHOWN = ("gzip", "zstd", "zstd-optimized")
 
 COMMANDS = {
     "memory": ["benchmarks.memory"],
+    "plain-memory": ["benchmarks.plain_memory"],
     "many": ["benchmarks.many"],
     "background": ["benchmarks.background"],
     "everything": ["benchmarks.everything"],
