@@ -1,5 +1,6 @@
 """Our own converter, as a person runs it."""
 
+import json
 import os
 import shlex
 import signal
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from lab import images, places, processes
 from lab.podman import Podman
-from lab.workloads import WORKLOADS
+from lab.registry import fetch_blob, manifest_at, push_document, push_manifest
+from lab.workloads import WORKLOADS, Workload
 
 FORMATS: Mapping[str, str] = {
     "ours-estargz": "--estargz",
@@ -36,9 +38,9 @@ def benched_tag(workload: str, image_format: str) -> str:
 def benched_recipe(workload: str, image_format: str) -> str:
     """What identifies the content of such an image."""
     task = WORKLOADS[workload]
-    done, version = "converted", BENCHED_VERSION
+    done, version = f"converted, starts {task.words}", BENCHED_VERSION
     if image_format.endswith("-optimized"):
-        done, version = f"{task.words} until {task.ready!r}", OPTIMIZED_VERSION
+        done, version = f"{task.words} until {task.ready!r}, starts it", OPTIMIZED_VERSION
     return f"{images.IMAGES[task.image].recipe}\n{image_format} {version}, {done}"
 
 
@@ -54,6 +56,7 @@ def make_benched(workload: str, image_format: str, registry_host: str) -> None:
     with tempfile.TemporaryDirectory(prefix="ours-", dir=places.lab_directory()) as work:
         if not optimized:
             run(Path(work), "convert", option, "--oci", *names)
+            _starts(registry_host, benched_tag(workload, image_format), task)
             return
         podman = Podman(Path(work) / "podman", registry_host)
         watched = ("--args", shlex.join(task.words), "--wait-on-line", task.ready, "--period", "120")
@@ -63,8 +66,19 @@ def make_benched(workload: str, image_format: str, registry_host: str) -> None:
             settings = {"CONTAINERS_CONF", "CONTAINERS_REGISTRIES_CONF"} & podman.environment.keys()
             more = {name: podman.environment[name] for name in settings}
             processes.run(words, environment=environment(Path(work), **more))
+            _starts(registry_host, benched_tag(workload, image_format), task)
         finally:
             podman.close()
+
+
+def _starts(registry_host: str, tag: str, workload: Workload) -> None:
+    """Has the image's config start the workload, as an application's image does."""
+    repository, manifest = tag.rpartition(":")[0], manifest_at(registry_host, tag)
+    config = json.loads(fetch_blob(registry_host, repository, manifest["config"]["digest"]))
+    config["config"]["Cmd"] = list(workload.words)
+    kind = manifest["config"]["mediaType"]
+    manifest["config"] = push_document(registry_host, repository, json.dumps(config).encode(), kind)
+    push_manifest(registry_host, tag, manifest)
 
 
 def command(*words: str | os.PathLike[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """A real registry (distribution's `docker-registry`) on a free loopback port, with storage of its own."""
 
 import contextlib
+import hashlib
 import json
 import sys
 import urllib.request
@@ -122,6 +123,49 @@ def manifest_at(host: str, name: str) -> dict[str, Any]:
     with urllib.request.urlopen(request, timeout=30) as response:
         document: dict[str, Any] = json.load(response)
     return document
+
+
+def fetch_blob(host: str, repository: str, digest: str) -> bytes:
+    """A blob of the registry at `host`."""
+    with urllib.request.urlopen(f"http://{host}/v2/{repository}/blobs/{digest}", timeout=60) as response:
+        data: bytes = response.read()
+    return data
+
+
+def push_document(host: str, repository: str, data: bytes, media_type: str) -> dict[str, Any]:
+    """Push a config; returns its descriptor."""
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    push_blob(host, repository, digest, data)
+    return {"mediaType": media_type, "digest": digest, "size": len(data)}
+
+
+def push_blob(host: str, repository: str, digest: str, data: bytes) -> None:
+    """Push one whole blob."""
+    start = urllib.request.Request(f"http://{host}/v2/{repository}/blobs/uploads/", data=b"", method="POST")
+    with urllib.request.urlopen(start, timeout=60) as response:
+        place = response.headers["Location"]
+    url = f"{place}{'&' if '?' in place else '?'}digest={digest}"
+    request = urllib.request.Request(
+        url if url.startswith("http") else f"http://{host}{url}",
+        data=data,
+        headers={"Content-Type": "application/octet-stream"},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass
+
+
+def push_manifest(host: str, name: str, manifest: dict[str, Any]) -> None:
+    """Push the manifest of `repository:tag`."""
+    repository, _, tag = name.rpartition(":")
+    request = urllib.request.Request(
+        f"http://{host}/v2/{repository}/manifests/{tag}",
+        data=json.dumps(manifest).encode(),
+        headers={"Content-Type": manifest["mediaType"]},
+        method="PUT",
+    )
+    with urllib.request.urlopen(request, timeout=60):
+        pass
 
 
 def compressed_size(manifest: dict[str, Any]) -> int:

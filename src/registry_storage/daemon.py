@@ -170,6 +170,7 @@ async def _serve(
         nursery.start_soon(supervisor.listen, leave)
         pool.background.starting = partial(_set_read_ahead, mountpoint, settings)
         nursery.start_soon(pool.background.run)
+        nursery.start_soon(pool.spare.run)
         nursery.start_soon(_announce, supervisor, mountpoint, settings)
         if not delivered:
             nursery.start_soon(session.fail_taken)

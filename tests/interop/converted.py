@@ -4,17 +4,14 @@ import gzip
 import io
 import json
 import tarfile
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lab import images, processes
-from lab.registry import manifest_at
+from lab.registry import fetch_blob, manifest_at, push_blob, push_document, push_manifest
 from registry_storage.convert import LayerKind, WriteOptions, WrittenLayer, verify_written, write_layer
 from registry_storage.descriptor import OCI_MANIFEST
-from registry_storage.digest import Digest
 
 KINDS = (LayerKind.ESTARGZ, LayerKind.ZSTD_CHUNKED_PODMAN, LayerKind.ZSTD_CHUNKED_STARGZ)
 
@@ -87,46 +84,3 @@ def tar_entries(tar: bytes) -> Iterator[tuple[object, ...]]:
                 fields = {key: value for key, value in info.get_info().items() if key != "chksum"}
                 content = file.read() if file is not None else b""
                 yield (sorted(fields.items()), sorted(info.pax_headers.items()), content)
-
-
-def fetch_blob(host: str, repository: str, digest: str) -> bytes:
-    """A blob of the registry at `host`."""
-    with urllib.request.urlopen(f"http://{host}/v2/{repository}/blobs/{digest}", timeout=60) as response:
-        data: bytes = response.read()
-    return data
-
-
-def push_document(host: str, repository: str, data: bytes, media_type: str) -> dict[str, Any]:
-    """Push a config; returns its descriptor."""
-    digest = str(Digest.of(data))
-    push_blob(host, repository, digest, data)
-    return {"mediaType": media_type, "digest": digest, "size": len(data)}
-
-
-def push_blob(host: str, repository: str, digest: str, data: bytes) -> None:
-    """Push one whole blob."""
-    start = urllib.request.Request(f"http://{host}/v2/{repository}/blobs/uploads/", data=b"", method="POST")
-    with urllib.request.urlopen(start, timeout=60) as response:
-        place = response.headers["Location"]
-    url = f"{place}{'&' if '?' in place else '?'}digest={digest}"
-    request = urllib.request.Request(
-        url if url.startswith("http") else f"http://{host}{url}",
-        data=data,
-        headers={"Content-Type": "application/octet-stream"},
-        method="PUT",
-    )
-    with urllib.request.urlopen(request, timeout=60):
-        pass
-
-
-def push_manifest(host: str, name: str, manifest: dict[str, Any]) -> None:
-    """Push the manifest of `repository:tag`."""
-    repository, _, tag = name.rpartition(":")
-    request = urllib.request.Request(
-        f"http://{host}/v2/{repository}/manifests/{tag}",
-        data=json.dumps(manifest).encode(),
-        headers={"Content-Type": OCI_MANIFEST},
-        method="PUT",
-    )
-    with urllib.request.urlopen(request, timeout=60):
-        pass

@@ -15,9 +15,8 @@ from typing import Any
 
 from lab import converters, processes
 from lab.podman import Podman
-from lab.registry import Registry, manifest_at
+from lab.registry import Registry, fetch_blob, manifest_at, push_blob, push_document, push_manifest
 from registry_storage.convert import LayerKind, WriteOptions, write_layer
-from tests.interop.converted import fetch_blob, push_blob, push_document, push_manifest
 
 TAG = "load/tree:1"
 READER = Path(__file__).with_name("reader.py")

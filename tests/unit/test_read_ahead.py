@@ -4,7 +4,7 @@ import os
 from itertools import pairwise
 
 from registry_storage.formats.detect import detect
-from registry_storage.layer.ahead import MAX_READERS, ReadAhead
+from registry_storage.layer.ahead import MAX_MISSES, MAX_READERS, ReadAhead
 from registry_storage.registry.hosts import LinkEstimate
 from registry_storage.toc.index import TocIndex, build_index
 from tests.fakes.images import File, build_layer
@@ -72,8 +72,16 @@ def test_readers_side_by_side_do_not_disturb_each_other() -> None:
             growing[number], places[number] = len(came), came[-1] + 1
 
 
-def test_a_reader_that_jumps_gets_the_same_little_each_time() -> None:
-    reader = Reader(layer(("file", 1000)))
+def test_a_reader_that_jumps_about_in_a_file_gets_more_of_it_little_by_little() -> None:
+    reader = Reader(layer(("file", 2000)))
+    sizes = [len(reader.miss(number)) * CHUNK for number in range(50, 2000, 150)]
+    assert sizes[0] <= 2 * REACH
+    assert all(0 <= later - earlier <= REACH for earlier, later in pairwise(sizes))
+    assert 5 * REACH <= sizes[-2] == sizes[-1] <= (2 + MAX_MISSES / 2) * REACH
+
+
+def test_a_reader_that_jumps_from_file_to_file_gets_the_same_little_each_time() -> None:
+    reader = Reader(layer(*((f"file{number}", 100) for number in range(10))))
     assert {len(reader.miss(number)) for number in (500, 100, 900, 300)} == {len(reader.miss(700))}
 
 

@@ -16,6 +16,8 @@ STRAIGHT_ON = 4
 """Growth that is no chance."""
 MAX_READERS = 256
 """Places where a reader is expected next; the oldest are forgotten."""
+MAX_MISSES = 8
+"""Of a file, that make its windows larger."""
 MAX_CHUNKS = 4096
 """In one window: many small files are one long walk of the index."""
 
@@ -61,15 +63,19 @@ class ReadAhead:
         self._chunk = chunk
         self._is_absent = is_absent
         self._expected: OrderedDict[int, int] = OrderedDict()
+        self._misses: OrderedDict[int, int] = OrderedDict()
+        """Of each file that readers came back to."""
 
     def ahead(self, first: Chunk, last: Chunk, link: LinkEstimate) -> Window:
         """The window after a reader missed chunks `first` to `last`."""
         before = self._expected.pop(first.number, 0)
         window = Window(growth=before * (2 if before < STRAIGHT_ON else 4) or 1)
         reach = reach_bytes(link)
-        same_file = min(2 * reach * window.growth, MAX_AHEAD_BYTES)
-        other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)
         owner = self._index.owner_of_chunk(last.number)
+        if not before:
+            self._count(owner)
+        same_file = min((2 * reach + self._more(owner, reach)) * window.growth, MAX_AHEAD_BYTES)
+        other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)
         begin, number = last.blob_offset + last.blob_size, last.number + 1
         end = min(self._index.chunk_count, number + MAX_CHUNKS)
         while number < end and self._is_absent(number):
@@ -91,7 +97,8 @@ class ReadAhead:
     def behind(self, first: Chunk, link: LinkEstimate) -> list[Chunk]:
         """Absent chunks of the same file directly before `first`: for those who jump about in it."""
         owner, chunks = self._index.owner_of_chunk(first.number), []
-        begin, number = first.blob_offset - reach_bytes(link), first.number - 1
+        reach = reach_bytes(link)
+        begin, number = first.blob_offset - reach - self._more(owner, reach), first.number - 1
         while number >= 0 and self._is_absent(number) and self._index.owner_of_chunk(number) == owner:
             chunk = self._chunk(number)
             if not chunk.is_hole:
@@ -100,3 +107,12 @@ class ReadAhead:
                 chunks.append(chunk)
             number -= 1
         return chunks[::-1]
+
+    def _more(self, inode: int, reach: int) -> int:
+        """Bytes brought besides, from a file that readers jump about in again and again: they want most of it."""
+        return min(self._misses.get(inode, 0), MAX_MISSES) * reach // 2
+
+    def _count(self, inode: int) -> None:
+        self._misses[inode] = self._misses.pop(inode, -1) + 1
+        while len(self._misses) > MAX_READERS:
+            self._misses.popitem(last=False)

@@ -5,7 +5,7 @@ import enum
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ class _For(enum.Enum):
     """Who waits."""
     LATER_READERS = enum.auto()
     """Who wait for their turn when they come meanwhile."""
+    SAME_READER = enum.auto()
+    """Who waits, and will surely want this next: nothing else comes along."""
     NOBODY = enum.auto()
     """It gives way to everybody."""
 
@@ -110,7 +112,10 @@ class ChunkFetcher:
         self._pending: dict[int, _Pending] = {}
         self.last_error: LastError | None = None
         self._damage_told_until = self._unwritten_told_until = -1.0
-        self._ahead = ReadAhead(index, self._chunk, self._is_absent)
+        self._ahead = ReadAhead(index, self._chunk, self.is_absent)
+        self.begun: Callable[[int], None] = lambda inode: None
+        """Told, once, of each file in which a reader misses something, if its first chunk is missed too, or ready."""
+        self._told_begun: set[int] = set()
 
     def note_error(self, error: Exception) -> None:
         """Remember why something could not be had."""
@@ -159,6 +164,16 @@ class ChunkFetcher:
             self._nursery.start_soon(self._bring, mine, _For.LATER_READERS, groups)
         await _all(waits)
 
+    async def bring_at_once(self, numbers: Iterable[int]) -> None:
+        """The same as `ensure` for exactly these chunks, which a reader is about to want."""
+        await _all(self._start(numbers, _For.SAME_READER))
+
+    def is_absent(self, number: int) -> bool:
+        """Neither here nor on its way."""
+        return number < self._index.chunk_count and not (
+            number in self._pending or self._content.is_ready(number) or self._content.is_present(number)
+        )
+
     def is_on_its_way(self, number: int) -> bool:
         """Somebody fetches or hashes this chunk at this moment."""
         return number in self._pending
@@ -195,7 +210,7 @@ class ChunkFetcher:
 
     def _follow(self, window: Window) -> None:
         """Let the next window come right behind this one, when the reader wants it: before he must wait for it."""
-        if window.calls_next and self._is_absent(window.next):
+        if window.calls_next and self.is_absent(window.next):
             window.followed = True
             self._start([window.next], _For.READER)
 
@@ -222,6 +237,10 @@ class ChunkFetcher:
             if groups is not None:
                 await self._fetch_in_order(_ranges_in_order(missing, groups), mine)
                 return
+            if whom is _For.SAME_READER:
+                with self._activity.reading():
+                    await self._fetch_side_by_side(missing)
+                return
             ranges = ranges_of(missing, reach_bytes(self._source.link), MAX_AHEAD_BYTES)
             if whom is _For.LATER_READERS:
                 await self._fetch_in_turn(ranges)
@@ -242,8 +261,21 @@ class ChunkFetcher:
         """End what is not ended yet; a chunk that failed before may already be on its way again, for another reader."""
         self._finish([number for number, pending in mine.items() if not pending.done.is_set()], error)
 
+    async def _fetch_side_by_side(self, chunks: list[Chunk]) -> None:
+        async with trio.open_nursery() as nursery:
+            for pieces in ranges_of(chunks, URGENT_GAP_BYTES, MAX_RANGE_BYTES):
+                nursery.start_soon(self._fetch_within_budget, pieces)
+
+    def _tell_begun(self, chunk: Chunk) -> None:
+        inode = self._index.owner_of_chunk(chunk.number)
+        first, _ = self._index.chunk_range(inode, 0, 1)
+        if inode not in self._told_begun and (chunk.number == first or self._content.is_ready(first)):
+            self._told_begun.add(inode)
+            self.begun(inode)
+
     async def _fetch_around(self, missing: list[Chunk], mine: dict[int, _Pending]) -> None:
         """What a reader waits for, then what it will probably want, which becomes `mine` too."""
+        self._tell_begun(missing[0])
         window = self._ahead.ahead(missing[0], missing[-1], self._source.link)
         self._take(window.chunks, mine, window)
         waits = [mine[chunk.number] for chunk in missing]
@@ -260,7 +292,7 @@ class ChunkFetcher:
 
     async def _fetch_from_start(self, missing: list[Chunk], mine: dict[int, _Pending]) -> None:
         """One range for everything that is missing, from what comes first in the tar, within bounds."""
-        absent = [number for number in range(self._index.chunk_count) if self._is_absent(number)]
+        absent = [number for number in range(self._index.chunk_count) if self.is_absent(number)]
         if len(absent) > MOST_FROM_START:
             first = bisect.bisect_left(absent, missing[0].number)
             absent = absent[first : first + MOST_FROM_START]
@@ -273,12 +305,6 @@ class ChunkFetcher:
         """Make absent chunks `mine`."""
         for chunk in chunks:
             mine[chunk.number] = self._pending[chunk.number] = _Pending(_For.READER, window)
-
-    def _is_absent(self, number: int) -> bool:
-        """Neither here nor on its way."""
-        return number < self._index.chunk_count and not (
-            number in self._pending or self._content.is_ready(number) or self._content.is_present(number)
-        )
 
     def _chunk(self, number: int) -> Chunk:
         """A chunk, with no more of the blob than its compressed bytes can possibly take.

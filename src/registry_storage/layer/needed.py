@@ -12,6 +12,11 @@ from ..toc.index import TocIndex
 _log = logging.getLogger(__name__)
 
 
+def says_what_is_needed(index: TocIndex, descriptor: Descriptor) -> bool:
+    """The image was made for a workload, or says that nothing is prioritized: no guess is better."""
+    return PREFETCH_ANNOTATION in descriptor.annotations or bool(index.prefetch_end) or index.no_prefetch
+
+
 def needed_chunks(index: TocIndex, descriptor: Descriptor) -> list[list[int]]:
     """Numbers of chunks in groups, the first needed first; holes are not in them.
 

@@ -34,7 +34,10 @@ from .image import Images, ResolvedImage
 from .layer import Layer
 from .opener import Opener
 from .plain import tar_split_of
+from .programs import Programs
 from .single_flight import SingleFlight
+from .spare import SpareTime
+from .start import Start
 from .tar_pass import TAR_SPLIT
 
 _log = logging.getLogger(__name__)
@@ -81,6 +84,8 @@ class Pool:
         )
         self.memory = self._opener.memory
         self.loose = self._opener.loose
+        self.spare = SpareTime(self._activity, eviction.has_room)
+        self._programs = Programs(nursery, self.spare) if prefetch else None
         self._layers: dict[LayerKey, Layer] = {}
         self._by_number: dict[int, Layer] = {}
         self._image_flights: SingleFlight[str, ResolvedImage] = SingleFlight(nursery)
@@ -217,7 +222,7 @@ class Pool:
         known = LayerKey(descriptor.digest, lazy.toc_digest) in self._layers
         if not known and image.manifest_digest not in self._expected:
             self._expected.add(image.manifest_digest)
-            self._nursery.start_soon(self._open_all, image)
+            self._nursery.start_soon(self._open_all, image, link.uses == 0)
         layer = await self.open_layer(image, descriptor, lazy)
         if link.number not in self._by_number:
             self._by_number[link.number] = layer
@@ -253,38 +258,49 @@ class Pool:
         layer.source.offer(image.reference.name, self._registry.open_blob(image.reference, descriptor))
         return layer
 
-    async def _open_all(self, image: ResolvedImage) -> None:
-        """Whoever asks for one layer will ask for the others and the config: all of them in one round trip."""
+    async def _open_all(self, image: ResolvedImage, new: bool) -> None:
+        """Whoever asks for one layer will ask for the others and the config: all of them in one round trip.
+
+        `new`: nobody uses the image yet, so its container will be started when podman has it.
+        """
 
         async def open_ahead(descriptor: Descriptor) -> None:
             try:
-                await self._open_once(image, descriptor, detect(descriptor))
+                await self.open_layer(image, descriptor, detect(descriptor))
             except (RegistryStorageError, OSError) as error:
                 _log.debug("layer %s of %s: not opened ahead: %s", descriptor.digest, image.reference, error)
 
         async def fetch_config() -> None:
             try:
-                await self.config(image)
+                config = await self.config(image)
+                await opened.wait()
+                if new and self._programs is not None:
+                    self._programs.start(image.manifest_digest, Start.of(config, f"config of {image.reference}"))
             except (RegistryStorageError, OSError) as error:
                 _log.debug("config of %s: not fetched ahead: %s", image.reference, error)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fetch_config)
-            for descriptor in image.manifest.layers[:MAX_OPENED_AHEAD]:
-                nursery.start_soon(open_ahead, descriptor)
+        opened = trio.Event()
+        async with trio.open_nursery() as outer:
+            outer.start_soon(fetch_config)
+            async with trio.open_nursery() as nursery:
+                for descriptor in image.manifest.layers[:MAX_OPENED_AHEAD]:
+                    nursery.start_soon(open_ahead, descriptor)
+            opened.set()
 
     async def _open_once(self, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer) -> Layer:
         key = LayerKey(descriptor.digest, lazy.toc_digest)
         layer = self._layers.get(key)
-        if layer is not None:
-            return layer
-        what = f"layer {descriptor.digest} of {image.reference}"
-        return await self._layer_flights.run(
-            key,
-            lambda: self._remembering_failure(
-                key, lambda: self._in_time(what, self._open, key, self._opener.open_lazy, image, descriptor, lazy)
-            ),
-        )
+        if layer is None:
+            what = f"layer {descriptor.digest} of {image.reference}"
+            layer = await self._layer_flights.run(
+                key,
+                lambda: self._remembering_failure(
+                    key, lambda: self._in_time(what, self._open, key, self._opener.open_lazy, image, descriptor, lazy)
+                ),
+            )
+        if self._programs is not None:
+            self._programs.know(layer, image.manifest_digest, image.manifest.layers.index(descriptor))
+        return layer
 
     async def layer_by_number(self, number: int) -> Layer:
         """The layer of a layer number. Raises NoSuchNodeError for a number that was never given."""
