@@ -63,7 +63,9 @@ class Settings:
     platform: Platform = _setting(
         host_platform, "which manifest of a multi-platform image is served", metavar="OS/ARCH[/VARIANT]"
     )
-    prefetch: bool = _setting(True, "fetch a layer's prioritized files, or the programs that the image's config names, before they are read")
+    prefetch: bool = _setting(
+        True, "fetch a layer's prioritized files, or the programs that the image's config names, before they are read"
+    )
     background_fetch: bool = _setting(True, "fetch the rest of a layer that is in use when nobody reads")
     lookup_timeout_seconds: float = _setting(
         20.0,

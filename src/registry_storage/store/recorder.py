@@ -1,10 +1,12 @@
 """Writes down what is read, in order: the view of a workload that optimizing an image needs.
 
 JSON lines as other tools write them, ``{"path", "manifestDigest", "layerIndex"}``, with the part of the file as
-two further fields, ``offset`` and ``size`` (bytes). A file that is read again is written down again.
+two further fields, ``offset`` and ``size`` (bytes), and ``seconds`` (on no particular clock). A file that is read again
+is written down again.
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ class Recorder:
         path = self._paths.get((number, inode))
         if path is None:
             path = self._paths[number, inode] = layer.index.path(inode).decode("utf-8", "surrogateescape")
-        self._file.write(json.dumps({"path": path} | origin | {"offset": offset, "size": size}) + "\n")
+        part = {"offset": offset, "size": size, "seconds": round(time.monotonic(), 6)}
+        self._file.write(json.dumps({"path": path} | origin | part) + "\n")
 
     async def _origin(self, number: int) -> dict[str, Any] | None:
         """The manifest and the position in it of a layer number; None where that cannot be told."""
