@@ -68,6 +68,9 @@ _USER_CONFINED = """\
 # In podman's own user and mount namespace, which podman makes with newuidmap: that is setuid, so NoNewPrivileges= must
 # stay off, and with it whatever implies it. A mount that a killed daemon leaves there would keep podman from starting.
 ExecStopPost=-/bin/sh -c '{clean}' {mountpoint}
+# Where its user does not own all of the service's cgroups, as beside those of version 1, podman would move to a scope
+# of its own, and systemd would wait in vain for a daemon in the service: without a bus podman stays.
+Environment=DBUS_SESSION_BUS_ADDRESS=unix:path=/dev/null
 """
 _CLEAN = 'exec nsenter --preserve-credentials -U -m -t "$$(cat %t/libpod/tmp/pause.pid)" umount -l "$$0"'
 
