@@ -36,11 +36,15 @@ mount -o remount,bind,ro proc/sys
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
+# Only where one is seen with nothing above it may a user mount a proc for a container of theirs.
+mkdir run/whole-proc
+mount -t proc proc run/whole-proc
 mount -t tmpfs -o mode=755 tmpfs dev
-for device in null zero full random urandom tty fuse; do
+for device in null zero full random urandom tty; do
     touch dev/$device
     mount --bind /dev/$device dev/$device
 done
+mknod -m 666 dev/fuse c 10 229
 mkdir dev/pts dev/shm
 mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
@@ -48,6 +52,7 @@ mount -t tmpfs tmpfs dev/shm
 hostname lab
 pivot_root . old-root
 umount -l /old-root
+mount --make-rshared /
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=multi-user.target
 """
 
@@ -59,12 +64,19 @@ class Booted:
         self._init = init
 
     def run(
-        self, script: str, *, environment: Mapping[str, str] | None = None, timeout_seconds: float = 300.0
+        self,
+        script: str,
+        *,
+        user: str = "root",
+        environment: Mapping[str, str] | None = None,
+        timeout_seconds: float = 300.0,
     ) -> subprocess.CompletedProcess[str]:
-        """A shell's script as root; what it says on both outputs is in `stdout`, whatever its status is."""
+        """A shell's script; what it says on both outputs is in `stdout`, whatever its status is."""
         variables = {"PATH": _PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", **(environment or {})}
-        enter = ["nsenter", "--target", str(self._init), "--all", "--wd", "--", "env", "-i"]
-        words = [*enter, *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", f"exec 2>&1\n{script}"]
+        enter = ["nsenter", "--target", str(self._init), "--all", "--wd", "--"]
+        enter += [] if user == "root" else ["runuser", "-u", user, "--"]
+        given = [f"{name}={value}" for name, value in variables.items()]
+        words = [*enter, "env", "-i", *given, "sh", "-c", f"exec 2>&1\n{script}"]
         return processes.run(words, allow_failure=True, timeout_seconds=timeout_seconds)
 
 

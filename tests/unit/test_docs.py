@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import newcomer, shown
 from registry_storage import cli, ctl
 
 PROJECT = Path(__file__).parents[2]
@@ -43,6 +44,10 @@ def test_a_command_that_is_shown_exists(page: str, line: str) -> None:
 
 def test_there_are_commands_to_check() -> None:
     assert len(COMMANDS) >= 10
+
+
+def test_every_page_with_commands_is_typed_into_a_clean_system() -> None:
+    assert {*newcomer.TYPED, *newcomer.LEFT_OUT} == set(shown.pages())
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
