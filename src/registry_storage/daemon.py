@@ -68,7 +68,7 @@ async def run(
     """
     with Root(settings.root, lock=handed.lock) as root:
         remove_unfinished(root.layers)
-        ledger = Ledger(root.ledger)
+        ledger = Ledger(root.ledger, expected=root.is_in_use())
         try:
             around = Surroundings.of(settings)
             async with around.client() as registry, trio.open_nursery() as nursery:

@@ -78,6 +78,18 @@ def test_a_file_of_garbage_is_dropped_and_numbers_begin_where_none_was_given(
     assert not Ledger(tmp_path / "ledger").was_damaged
 
 
+def test_an_emptied_ledger_is_noticed_and_numbers_go_by_the_clock(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Ledger(tmp_path / "ledger").close()
+    assert caplog.records == []
+    (tmp_path / "ledger").write_bytes(b"")
+    after = Ledger(tmp_path / "ledger", expected=True)
+    assert after.was_damaged
+    assert len([record for record in caplog.records if "missing or empty" in record.message]) == 1
+    assert after.put_link(REF, A, B, C, D).number > 1000
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_one_flipped_bit_costs_at_most_one_record_and_changes_none(tmp_path: Path, seed: int) -> None:
     ledger = Ledger(tmp_path / "ledger")

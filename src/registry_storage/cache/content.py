@@ -60,7 +60,10 @@ class Content:
         length = max(1, (chunk_count + 7) // 8)
         try:
             self._file = os.open(directory / "content", _FLAGS, 0o600)
-            if os.fstat(self._file).st_size != size:
+            found = os.fstat(self._file)
+            if found.st_size != size:
+                if (directory / "present").exists():
+                    _log.warning("%s: content is not as it was left: it is fetched again", directory.name)
                 (directory / "present").unlink(missing_ok=True)
                 state[:] = bytes(len(state))
                 os.ftruncate(self._file, 0)
@@ -68,7 +71,10 @@ class Content:
             self._bits = os.open(directory / "present", _FLAGS, 0o600)
             self._present = bytearray(os.pread(self._bits, length + 1, 0))
             if len(self._present) != length:
+                if found.st_size == size and found.st_blocks:
+                    _log.warning("%s: present is not as it was left: content is fetched again", directory.name)
                 self._present = bytearray(length)
+                os.ftruncate(self._bits, length)
                 self._save_present()
         except OSError as error:
             raise CacheError(f"{directory}: {error.strerror}") from None

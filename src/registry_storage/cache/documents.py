@@ -18,13 +18,20 @@ class Documents:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._missed: set[Digest] = set()
 
-    def load(self, digest: Digest) -> bytes | None:
-        """The bytes, or None when they are not here or no longer what they were (then they are removed)."""
+    def load(self, digest: Digest, *, expected: bool = False) -> bytes | None:
+        """The bytes, or None when they are not here or no longer what they were (then they are removed).
+
+        `expected`: they were kept once.
+        """
         path = self._directory / digest.hex
         try:
             data = path.read_bytes()
         except FileNotFoundError:
+            if expected and digest not in self._missed:
+                self._missed.add(digest)
+                _log.warning("document %s is missing; it will be fetched again", digest)
             return None
         except OSError as error:
             _log.warning("document %s cannot be read: %s", digest, error)

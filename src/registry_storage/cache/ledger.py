@@ -62,7 +62,8 @@ class Link:
 class Ledger:
     """Used by one thread. Raises CacheError when its file is another version's or cannot be read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, expected: bool = False) -> None:
+        """`expected`: the root is in use, so there was one."""
         self.changed_ns = time.time_ns()
         """When images or links last changed, since 1970."""
         self._path = path
@@ -82,7 +83,9 @@ class Ledger:
         self._forget_future()
         if loaded.damaged:
             _log.warning("%s: %d damaged records are dropped; they are made again", path, loaded.damaged)
-        self.was_damaged = bool(loaded.damaged) or loaded.missing
+        elif expected and not loaded.records:
+            _log.warning("%s is missing or empty: it is made again, from podman's graph roots too", path)
+        self.was_damaged = bool(loaded.damaged) or not loaded.records
         """Something may be missing that podman's records still tell."""
         if self.was_damaged:  # among what is lost may be the highest number that a kernel knows
             self._next = max(self._next, int(time.time() - _EPOCH) // _SECONDS_PER_NUMBER, 1)

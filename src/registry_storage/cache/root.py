@@ -120,6 +120,10 @@ class Root:
         """Manifests and configs by digest."""
         return self.path / "documents"
 
+    def is_in_use(self) -> bool:
+        """Something was kept here before."""
+        return any(self.layers.iterdir()) or any(self.documents.iterdir())
+
     def layer(self, key: LayerKey) -> Path:
         """The directory of one layer."""
         return self.layers / str(key)

@@ -76,7 +76,7 @@ class Images:
         image = self._ledger.image(text)
         if image is None or image.manifest_digest is None:
             return None
-        data = self._documents.load(image.manifest_digest)
+        data = self._documents.load(image.manifest_digest, expected=True)
         if data is None:
             return None
         return ResolvedImage(Reference.parse(text), image.manifest_digest, Manifest.parse(data, f"manifest of {text}"))

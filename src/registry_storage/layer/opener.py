@@ -187,6 +187,8 @@ class Opener:
             try:
                 descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
+                if (path.parent / "content").exists():
+                    _log.warning("%s is missing; it will be made again", path)
                 return None
             try:
                 return TocIndex(map_private_copy(descriptor, path.parent), verify=verify)
