@@ -20,6 +20,8 @@ def test_reads_are_written_down_with_their_place_and_layer(daemon: Daemon, regis
     assert daemon.stop() == 0
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     digest = str(Digest.of(image.manifest))
+    moments = [line.pop("seconds") for line in lines]
+    assert moments == sorted(moments)
     assert lines[0] == {"path": "app/main", "manifestDigest": digest, "layerIndex": 1, "offset": 0, "size": 300}
     assert {line["path"] for line in lines[1:]} == {"lib/one"}
     assert {line["layerIndex"] for line in lines[1:]} == {0}

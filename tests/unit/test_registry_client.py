@@ -56,8 +56,15 @@ async def test_a_manifest_is_fetched_and_verified_by_digest(world: World) -> Non
 
 async def test_the_registrys_word_for_a_digest_counts_for_nothing(world: World) -> None:
     world.fake.put_manifest("team/app", "v1", MANIFEST)
-    world.fake.inject("headers", headers={"docker-content-digest": "sha256:" + "0" * 64})
+    world.fake.inject("headers", times=None, headers={"docker-content-digest": "sha256:" + "0" * 64})
     assert (await world.client.fetch_manifest(world.reference))[0] == Digest.of(MANIFEST)
+    assert len(world.fake.requests("/manifests/v1")) == 2  # it might have been changed on the way
+
+
+async def test_a_manifest_of_a_tag_that_was_changed_on_the_way_is_fetched_again(world: World) -> None:
+    digest = world.fake.put_manifest("team/app", "v1", MANIFEST)
+    world.fake.inject("corrupt", at=20)
+    assert await world.client.fetch_manifest(world.reference) == (digest, OCI_MANIFEST, MANIFEST)
 
 
 @pytest.mark.parametrize(

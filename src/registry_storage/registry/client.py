@@ -14,7 +14,7 @@ import trio
 from .. import traces
 from ..descriptor import MAX_MANIFEST_BYTES, Descriptor
 from ..digest import Digest
-from ..errors import BadResponseError, RangeNotServedError, UnavailableError, VerificationError
+from ..errors import BadResponseError, InvalidDigestError, RangeNotServedError, UnavailableError, VerificationError
 from ..reference import Reference
 from .auth import Authorizer
 from .blob import Blob
@@ -95,14 +95,22 @@ class RegistryClient:
     ) -> tuple[Digest, str, bytes]:
         what = f"{endpoint.host}/{endpoint.repository}: manifest {version}"
         budget = self.budget(0, hasty=hasty)
+        doubted: Digest | None = None
         while True:
             try:
                 async with self._opened(endpoint, f"manifests/{version}", budget, what) as reply:
                     data = await self._read(reply, budget, MAX_MANIFEST_BYTES, what)
-                    break
             except RetryableError as failure:
                 await budget.pause(failure)
-        digest = Digest.of(data)
+                continue
+            digest = Digest.of(data)
+            # A tag says nothing of the bytes, and the registry's word counts for nothing, but where they are not what
+            # it says they may have been changed on the way: then they are not the same again.
+            if wanted is not None or _said_digest(reply) in (None, digest) or digest == doubted:
+                break
+            doubted = digest
+            error = BadResponseError(f"{what}: got {digest}, which is not what the registry says")
+            await budget.pause(RetryableError(error, endpoint.host))
         if wanted is not None and digest != wanted:
             raise VerificationError(what, wanted=str(wanted), got=str(digest))
         return digest, media_type_of(reply.headers.get("content-type", ""), data), data
@@ -348,3 +356,11 @@ class RegistryClient:
                 return bytes(data)
             data += piece
         raise BadResponseError(f"{what}: wanted at most {limit} bytes, got more")
+
+
+def _said_digest(reply: Reply) -> Digest | None:
+    """Docker-Content-Digest (distribution specification, "Pulling manifests"), where it is one that we know."""
+    try:
+        return Digest.parse(reply.headers.get("docker-content-digest", ""))
+    except InvalidDigestError:
+        return None
