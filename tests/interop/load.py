@@ -22,6 +22,8 @@ TAG = "load/tree:1"
 READER = Path(__file__).with_name("reader.py")
 PATIENCE_SECONDS = 120.0
 """A reader that does nothing for so long hangs."""
+RUN_SECONDS = 7200.0
+"""Of a container, at most: how long it reads is the test's affair."""
 
 
 def put_tree(source_host: str, registry: Registry, directory: Path, files: int) -> None:
@@ -105,8 +107,10 @@ class Containers:
 
     def _run(self, number: int) -> None:
         try:
-            self._podman.run_image(
-                TAG, "python3", "/check/reader.py", str(number), options=("-v", f"{self._check}:/check")
+            self._podman.run(
+                *("run", "--rm", "--network=none", "-v", f"{self._check}:/check"),
+                *(self._podman.name(TAG), "python3", "/check/reader.py", str(number)),
+                timeout_seconds=RUN_SECONDS,
             )
         except processes.ProgramError as error:
             self._failures.append(str(error))
