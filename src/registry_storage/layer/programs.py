@@ -36,6 +36,8 @@ END_BYTES = 64 << 10
 """Of a program's beginning and of its end, which come first: headers and most tables, data and the dynamic section."""
 MAX_FILES = 64
 """For one program: its libraries and theirs."""
+MAX_NAMES = 512
+"""The same, of names that are looked for in each directory of each layer."""
 MAX_BYTES = 16 << 20
 """The same, of decoded tables and data."""
 NAMED_BYTES = 4 << 20
@@ -121,6 +123,7 @@ class _Search:
         self._spare = spare
         self._nursery = nursery
         self._left_files = MAX_FILES
+        self._left_names = MAX_NAMES
         self._left_bytes = MAX_BYTES
 
     async def follow(self, place: Place, *, expected: bool) -> None:
@@ -151,7 +154,9 @@ class _Search:
         if program.interpreter is not None:
             self._follow_first([_text(await self._read(place, program.interpreter))])
         for name in names:
-            if name and b"/" not in name:
+            self._left_names -= 1
+            if name and b"/" not in name and self._left_names >= 0:
+                await trio.lowlevel.checkpoint()  # many layers and directories take a while, which others need not wait
                 self._follow_first(b"%b/%b" % (directory, name) for directory in directories)
 
     def _follow_first(self, paths: Iterable[bytes]) -> None:

@@ -9,7 +9,7 @@ from ..descriptor import load_json
 
 MAX_WORDS = 32
 """Of entrypoint and command together, those of a shell's script included."""
-MAX_DIRECTORIES = 16
+MAX_DIRECTORIES = 8
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_TEXT = 4096
 
