@@ -22,12 +22,18 @@ def content_bytes(daemon: Daemon) -> int:
     return sum(path.stat().st_blocks * 512 for path in daemon.root.glob("layers/*/content"))
 
 
-def test_what_was_added_stays_while_everything_else_comes_and_goes(running: Daemon, registry: FakeRegistry) -> None:
+def add_plain(running: Daemon, registry: FakeRegistry) -> str:
+    """Start the daemon again with a small budget, and add an image of PLAIN; its name."""
     running.stop()
     running.start("--cache-size", "8M", "--keep-free", "0")
     tar_images.put_image(registry, [PLAIN])
     name = f"{registry.host}/team/app:v1"
     added(running, name)
+    return name
+
+
+def test_what_was_added_stays_while_everything_else_comes_and_goes(running: Daemon, registry: FakeRegistry) -> None:
+    name = add_plain(running, registry)
     lazy = put_lazy_image(registry, [build_layer(LAZY)], "team/lazy:v1").reference
     added(running, lazy)
     (tree,) = trees(running, lazy)
@@ -48,11 +54,7 @@ def test_what_was_added_stays_while_everything_else_comes_and_goes(running: Daem
 
 
 def test_an_image_for_which_there_is_no_room_is_refused(running: Daemon, registry: FakeRegistry) -> None:
-    running.stop()
-    running.start("--cache-size", "8M", "--keep-free", "0")
-    tar_images.put_image(registry, [PLAIN])
-    name = f"{registry.host}/team/app:v1"
-    added(running, name)
+    name = add_plain(running, registry)
     before = check_readable(store(running))
     tar_images.put_image(registry, [{"large": os.urandom(30_000_000)}], tag="large")
     said = ctl(running, "add", f"{registry.host}/team/app:large")

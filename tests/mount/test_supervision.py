@@ -253,6 +253,14 @@ def kept_by_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
             os.close(descriptor)
 
 
+def stop_for_good(daemon: Daemon, kept: dict[str, int]) -> None:
+    """As systemd drops the descriptors of a service that is stopped."""
+    for descriptor in kept.values():
+        os.close(descriptor)
+    assert daemon.stop() == 0
+    assert not os.path.ismount(daemon.mountpoint)
+
+
 def test_the_mount_outlives_the_supervisor_where_systemd_keeps_its_descriptors(
     daemon: Daemon, image: BuiltImage, kept_by_systemd: Callable[[], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,10 +275,7 @@ def test_the_mount_outlives_the_supervisor_where_systemd_keeps_its_descriptors(
         assert file.read() == FILES["d2/f2"], "a file that was open all the time"
     assert "the mount of an earlier daemon goes on" in daemon.log_text()
     assert (path.parent / "f9").read_bytes() == FILES["d2/f9"]
-    for descriptor in kept.values():
-        os.close(descriptor)
-    assert daemon.stop() == 0
-    assert not os.path.ismount(daemon.mountpoint)
+    stop_for_good(daemon, kept)
 
 
 def test_a_restart_by_systemd_keeps_the_mount_and_a_stop_does_not(
@@ -293,10 +298,7 @@ def test_a_restart_by_systemd_keeps_the_mount_and_a_stop_does_not(
         restart_as_systemd_does(daemon, kept, monkeypatch)
         assert file.read() == FILES["d2/f2"], "a file that was open all the time"
     jobs.write_text("9 other.service restart waiting\n10 ours.service stop running\n")
-    for descriptor in kept.values():
-        os.close(descriptor)
-    assert daemon.stop() == 0
-    assert not os.path.ismount(daemon.mountpoint)
+    stop_for_good(daemon, kept)
 
 
 def test_a_daemon_that_cannot_start_leaves_the_mount_to_the_next_one(

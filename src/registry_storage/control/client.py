@@ -6,7 +6,6 @@ from pathlib import Path
 
 import trio
 
-from .address import short
 from .messages import (
     RECEIVE_BYTES,
     SEND_SECONDS,
@@ -14,6 +13,7 @@ from .messages import (
     Exchange,
     Lines,
     document_of,
+    reachable,
     silent,
     unreachable,
 )
@@ -65,8 +65,5 @@ class ControlClient:
 @asynccontextmanager
 async def connect(path: Path) -> AsyncIterator[ControlClient]:
     """A client of the daemon that listens at `path`; it connects when it asks."""
-    try:
-        with short(path) as address:
-            yield ControlClient(path, address)
-    except (FileNotFoundError, NotADirectoryError) as error:  # the directory of a long path
-        raise unreachable(path, error) from None
+    with reachable(path) as address:
+        yield ControlClient(path, address)

@@ -3,12 +3,14 @@
 import errno
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
 import h11
 
 from ..errors import DaemonError
+from .address import short
 from .routes import Json
 
 SEND_SECONDS = 5.0
@@ -96,6 +98,16 @@ def error_of(data: bytes) -> DaemonError:
         return DaemonError(str(document["error"]), kind=str(document["kind"]))
     except (ValueError, KeyError, TypeError):
         return DaemonError(f"the daemon answered what is not understood: {data[:200]!r}")
+
+
+@contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """What to connect to for the socket at `path`, however long that is. Raises DaemonError."""
+    try:
+        with short(path) as address:
+            yield address
+    except (FileNotFoundError, NotADirectoryError) as error:  # the directory of a long path
+        raise unreachable(path, error) from None
 
 
 def unreachable(path: Path, error: Exception) -> DaemonError:

@@ -8,7 +8,6 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from .address import short
 from .messages import (
     RECEIVE_BYTES,
     SEND_SECONDS,
@@ -16,6 +15,7 @@ from .messages import (
     Exchange,
     Lines,
     document_of,
+    reachable,
     silent,
     unreachable,
 )
@@ -63,8 +63,5 @@ class WaitingClient:
 @contextmanager
 def connected(path: Path) -> Iterator[WaitingClient]:
     """A client of the daemon that listens at `path`; it connects when it asks."""
-    try:
-        with short(path) as address:
-            yield WaitingClient(path, address)
-    except (FileNotFoundError, NotADirectoryError) as error:  # the directory of a long path
-        raise unreachable(path, error) from None
+    with reachable(path) as address:
+        yield WaitingClient(path, address)

@@ -18,6 +18,7 @@ from ..descriptor import Descriptor, Platform
 from ..digest import Digest
 from ..errors import (
     CacheError,
+    InvalidDocumentError,
     NoSuchNodeError,
     NotFoundError,
     NotLazyError,
@@ -270,22 +271,24 @@ class Pool:
             except (RegistryStorageError, OSError) as error:
                 _log.debug("layer %s of %s: not opened ahead: %s", descriptor.digest, image.reference, error)
 
+        config: bytes | None = None
+
         async def fetch_config() -> None:
+            nonlocal config
             try:
                 config = await self.config(image)
-                await opened.wait()
-                if new and self._programs is not None:
-                    self._programs.start(image.manifest_digest, Start.of(config, f"config of {image.reference}"))
             except (RegistryStorageError, OSError) as error:
                 _log.debug("config of %s: not fetched ahead: %s", image.reference, error)
 
-        opened = trio.Event()
-        async with trio.open_nursery() as outer:
-            outer.start_soon(fetch_config)
-            async with trio.open_nursery() as nursery:
-                for descriptor in image.manifest.layers[:MAX_OPENED_AHEAD]:
-                    nursery.start_soon(open_ahead, descriptor)
-            opened.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fetch_config)
+            for descriptor in image.manifest.layers[:MAX_OPENED_AHEAD]:
+                nursery.start_soon(open_ahead, descriptor)
+        if new and config is not None and self._programs is not None:
+            try:
+                self._programs.start(image.manifest_digest, Start.of(config, f"config of {image.reference}"))
+            except InvalidDocumentError as error:
+                _log.debug("programs of %s are not fetched ahead: %s", image.reference, error)
 
     async def _open_once(self, image: ResolvedImage, descriptor: Descriptor, lazy: LazyLayer) -> Layer:
         key = LayerKey(descriptor.digest, lazy.toc_digest)
