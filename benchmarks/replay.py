@@ -40,7 +40,7 @@ from registry_storage.registry.hosts import LinkEstimate
 from registry_storage.toc.index import TocIndex
 
 DECODE_BYTES_PER_SECOND = 300e6
-REQUEST_SECONDS = 0.0015
+REQUEST_SECONDS = 0.005
 """Of the daemon's event loop."""
 CREATE_SECONDS = 0.3
 """From open layers to the container's first read: podman commits layers and creates the container."""
@@ -205,8 +205,9 @@ class _Content:
     def mark_ready(self, numbers: Sequence[int]) -> None:
         self.ready.update(numbers)
 
-    def write_hole(self, chunk: Any) -> None:
+    def is_hole_clean(self, chunk: Any) -> bool:
         """Nobody looks."""
+        return True
 
     def read(self, offset: int, size: int) -> bytes:
         return os.pread(self._file.fileno(), size, offset)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from registry_storage.cache import content as content_module
 from registry_storage.cache.content import Content, state_bytes
 from registry_storage.formats.verified import verify_chunk
 from registry_storage.toc.chunk import Chunk
@@ -35,7 +36,7 @@ def open_content(directory: Path, state: bytearray) -> Content:
 
 
 def fill(content: Content, number: int) -> None:
-    content.write(CHUNKS[number], verify_chunk(BYTES[number], CHUNKS[number].digest_raw))
+    content.write([(CHUNKS[number], verify_chunk(BYTES[number], CHUNKS[number].digest_raw))])
     content.mark_ready([number])
 
 
@@ -60,6 +61,26 @@ def test_evicted_chunks_are_gone_and_their_space_is_free(content: Content) -> No
     assert content.read(0, 4 * BLOCK) == BYTES[0] + bytes(2 * BLOCK) + BYTES[3]
     fill(content, 1)
     assert content.read_chunk(CHUNKS[1]) == BYTES[1]
+    assert content.check() == []
+
+
+@pytest.mark.parametrize("most", [1, 2, 64])
+def test_chunks_that_come_together_are_all_in_their_places(
+    content: Content, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(content_module, "_MOST_PARTS", most)
+    numbers = [5, 6, 7, 1]
+    content.write([(CHUNKS[n], verify_chunk(BYTES[n], CHUNKS[n].digest_raw)) for n in numbers])
+    content.mark_ready(numbers)
+    assert content.read(0, COUNT * BLOCK) == b"".join([*BYTES[:4], bytes(BLOCK), *BYTES[5:]])
+    assert content.check() == []
+
+
+def test_a_hole_is_clean_until_something_was_written_there(content: Content) -> None:
+    assert content.is_hole_clean(CHUNKS[5])
+    assert not content.is_hole_clean(CHUNKS[3])
+    content.write_hole(CHUNKS[3])
+    assert content.read_chunk(CHUNKS[3]) == bytes(BLOCK)
     assert content.check() == []
 
 

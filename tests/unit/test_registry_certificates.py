@@ -211,16 +211,20 @@ def certs(tmp_path: Path) -> Path:
     return path
 
 
+def _context(certificates: Certificates, *, verified: bool) -> ssl.SSLContext:
+    return certificates.context(certificates.directory("r.example"), verified=verified)
+
+
 def test_a_certificate_without_its_key_is_named(certs: Path, authority: trustme.CA) -> None:
     authority.cert_pem.write_to_path(certs / "client.cert")
     with pytest.raises(ConfigError, match=r"client\.cert: wanted its key in client\.key.*authorities are in \*\.crt"):
-        Certificates([certs.parent]).context("r.example", verified=True)
+        _context(Certificates([certs.parent]), verified=True)
 
 
 def test_a_key_without_its_certificate_is_named(certs: Path) -> None:
     (certs / "client.key").write_text("")
     with pytest.raises(ConfigError, match=r"client\.key: wanted its certificate in client\.cert"):
-        Certificates([certs.parent]).context("r.example", verified=True)
+        _context(Certificates([certs.parent]), verified=True)
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "client.cert"])
@@ -229,7 +233,7 @@ def test_a_file_without_certificates_is_named(certs: Path, name: str) -> None:
     (certs / "client.key").write_text("nothing")
     (certs / "client.cert").touch()
     with pytest.raises(ConfigError, match=f"{name}: not a usable certificate"):
-        Certificates([certs.parent]).context("r.example", verified=False)
+        _context(Certificates([certs.parent]), verified=False)
 
 
 def test_an_encrypted_key_does_not_ask_at_a_terminal(certs: Path, authority: trustme.CA) -> None:
@@ -240,12 +244,12 @@ def test_an_encrypted_key_does_not_ask_at_a_terminal(certs: Path, authority: tru
         key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"s3cret"))
     )
     with pytest.raises(ConfigError, match="unencrypted key"):
-        Certificates([certs.parent]).context("r.example", verified=True)
+        _context(Certificates([certs.parent]), verified=True)
 
 
 def test_other_files_are_left_alone(certs: Path) -> None:
     (certs / "README").write_text("what this is")
     certificates = Certificates([certs.parent])
-    context = certificates.context("r.example", verified=True)
-    assert certificates.context("r.example", verified=True) is context
-    assert certificates.context("r.example", verified=False) is not context
+    context = _context(certificates, verified=True)
+    assert _context(certificates, verified=True) is context
+    assert _context(certificates, verified=False) is not context

@@ -34,6 +34,8 @@ _STAMP = struct.Struct("=QQqq")
 _STAMP_AT = 8
 HOLD_SECONDS = 0.5
 """For writes that are under way, of a chunk each, at the end of the process."""
+_MOST_PARTS = 64
+"""Of one write, well below the system's limit (IOV_MAX)."""
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -80,7 +82,7 @@ class Content:
             raise CacheError(f"{directory}: {error.strerror}") from None
         self._known_bits = Signature.of(self._bits)
         self._verified = state[_STATE_HEADER_BYTES : _STATE_HEADER_BYTES + length]
-        if any(self._verified) and _STAMP.unpack_from(state, _STAMP_AT) != self._stamp():
+        if any(self._verified) and _STAMP.unpack_from(state, _STAMP_AT) != _stamp(os.fstat(self._file)):
             # Somebody else wrote while no worker looked, or the last one died in the middle of a write.
             _log.warning("%s: content is not as the last worker left it: it is hashed again", directory.name)
             self._verified[:] = bytes(length)
@@ -117,15 +119,22 @@ class Content:
         """The chunk is on disk, perhaps from an earlier daemon: `recheck` it before use."""
         return bool(self._present[number >> 3] & (1 << (number & 7)))
 
-    def write(self, chunk: Chunk, data: VerifiedChunk) -> None:
-        """Put a chunk in its place; `mark_ready` shows it. Raises OSError (ENOSPC among them)."""
-        self._write(data.data, chunk.content_offset)
+    def write(self, chunks: Sequence[tuple[Chunk, VerifiedChunk]]) -> None:
+        """Put chunks in their places; `mark_ready` shows them. Raises OSError (ENOSPC among them)."""
+        with self._own_change():
+            for place, parts in _runs(chunks):
+                self._write(parts, place)
+
+    def is_hole_clean(self, chunk: Chunk) -> bool:
+        """Nothing was ever written there, so that it reads as zeros without `write_hole`. Raises OSError."""
+        return not self._written(chunk.content_offset, chunk.size)
 
     def write_hole(self, chunk: Chunk) -> None:
         """Make sure that a hole reads as zeros. Raises OSError."""
         for offset, length in self._written(chunk.content_offset, chunk.size):
             if any(os.pread(self._file, length, offset)):
-                self._write(bytes(length), offset)
+                with self._own_change():
+                    self._write([bytes(length)], offset)
 
     def read_chunk(self, chunk: Chunk) -> bytes:
         """A chunk's bytes as they are on disk, to be verified. Raises OSError."""
@@ -139,8 +148,8 @@ class Content:
             self._verified[number >> 3] |= bit
             self.touched[number >> 3] = 1
         self._save_bits(numbers)
-        grown, self._last_disk_bytes = self.disk_bytes - self._last_disk_bytes, self.disk_bytes
-        self.grown(grown)
+        before, self._last_disk_bytes = self._last_disk_bytes, self.disk_bytes
+        self.grown(self._last_disk_bytes - before)
 
     def doubt(self, numbers: Iterable[int]) -> None:
         """These chunks must be hashed again before they are served."""
@@ -226,12 +235,13 @@ class Content:
         """How many chunks are on disk."""
         return int.from_bytes(self._present[:], "little").bit_count()
 
-    def _write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
-        view = memoryview(data)
-        with self._own_change():
-            while view:
-                written = os.pwrite(self._file, view, offset)
-                view, offset = view[written:], offset + written
+    def _write(self, parts: Sequence[bytes], offset: int) -> None:
+        """One behind the other."""
+        written = os.pwritev(self._file, parts, offset)
+        if written < sum(map(len, parts)):
+            view = memoryview(b"".join(parts))
+            while written < len(view):
+                written += os.pwrite(self._file, view[written:], offset + written)
 
     @contextmanager
     def _own_change(self) -> Iterator[None]:
@@ -248,13 +258,9 @@ class Content:
 
     def _remember_file(self) -> None:
         """The content file is as we left it; the next worker is told, too."""
-        self._known_file = Signature.of(self._file)
-        _STAMP.pack_into(self.state, _STAMP_AT, *self._stamp())
-
-    def _stamp(self) -> tuple[int, int, int, int]:
-        """With the time of change, which nobody can set back."""
         found = os.fstat(self._file)
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        self._known_file = Signature.of_status(found)
+        _STAMP.pack_into(self.state, _STAMP_AT, *_stamp(found))
 
     def _save_bits(self, numbers: Sequence[int]) -> None:
         """Write the present bits of these chunks, all between them included."""
@@ -281,3 +287,24 @@ class Content:
             parts.append((offset, length))
             offset += length
         return parts
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int, int, int]:
+    """With the time of change, which nobody can set back."""
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _runs(chunks: Iterable[tuple[Chunk, VerifiedChunk]]) -> Iterator[tuple[int, list[bytes]]]:
+    """(offset in the content file, bytes that stand there one behind the other)."""
+    parts: list[bytes] = []
+    start = end = 0
+    for chunk, verified in chunks:
+        if parts and (chunk.content_offset != end or len(parts) == _MOST_PARTS):
+            yield start, parts
+            parts = []
+        if not parts:
+            start = end = chunk.content_offset
+        parts.append(verified.data)
+        end += len(verified.data)
+    if parts:
+        yield start, parts

@@ -20,4 +20,9 @@ class Signature(NamedTuple):
             found = os.stat(file)
         except OSError:
             return None
+        return cls.of_status(found)
+
+    @classmethod
+    def of_status(cls, found: os.stat_result) -> Self:
+        """Of a file that was looked at."""
         return cls(found.st_ino, found.st_size, found.st_mtime_ns)

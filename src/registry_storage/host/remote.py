@@ -55,7 +55,7 @@ def check_certificates(around: Surroundings) -> Iterator[Finding]:
             continue
         for host in hosts:
             try:
-                certificates.context(host, verified=True)
+                certificates.context(certificates.directory(host), verified=True)
             except ConfigError as error:
                 yield failure("certificates", str(error), "mend or remove the file: podman cannot use it either")
             else:

@@ -316,9 +316,11 @@ class ChunkFetcher:
 
     async def _recheck(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those of `chunks` that are not here, after holes were made and what is on disk was hashed again."""
-        missing, batch, size = [], [], 0
+        missing, clean, batch, size = [], [], [], 0
         for chunk in chunks:
-            if chunk.is_hole or self._content.is_present(chunk.number):
+            if chunk.is_hole and self._content.is_hole_clean(chunk):
+                clean.append(chunk.number)
+            elif chunk.is_hole or self._content.is_present(chunk.number):
                 batch.append(chunk)
                 size += chunk.size
                 if size >= RECHECK_BYTES:
@@ -326,6 +328,8 @@ class ChunkFetcher:
                     batch, size = [], 0
             else:
                 missing.append(chunk)
+        if clean:
+            self._ready(clean)
         if batch:
             missing += await self._recheck_batch(batch)
         return sorted(missing, key=lambda chunk: chunk.number)
@@ -449,14 +453,16 @@ class ChunkFetcher:
 
         def decode_and_write() -> list[RegistryStorageError | None]:
             results: list[RegistryStorageError | None] = []
+            verified: list[tuple[Chunk, VerifiedChunk]] = []
             for chunk, result in zip(chunks, decode_chunks(self._format, span, span_offset, chunks), strict=True):
                 if isinstance(result, RegistryStorageError):
                     results.append(result)
                     continue
                 results.append(None)
-                problem = self._loose.write(self._content, chunk, result)
+                verified.append((chunk, result))
+            for (chunk, data), problem in zip(verified, self._loose.write(self._content, verified), strict=True):
                 if problem is not None:
-                    unwritten.append((chunk, result, problem))
+                    unwritten.append((chunk, data, problem))
             return results
 
         results = await trio.to_thread.run_sync(decode_and_write, limiter=self._workers)

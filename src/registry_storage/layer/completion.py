@@ -120,7 +120,7 @@ class _Completion(TarPass):
                     verified = verify_chunk(b"".join(parts), chunk.digest_raw)
                 except VerificationError:  # a name that comes again, with another content
                     continue
-                self._layer.content.write(chunk, verified)
+                self._layer.content.write([(chunk, verified)])
                 self._done.append(number)
                 self._adopt(_ADOPT)
         return crc

@@ -2,7 +2,7 @@
 
 import errno
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -32,15 +32,25 @@ class LooseChunks:
         self._kept: OrderedDict[tuple[int, int], _Kept] = OrderedDict()
         self._bytes = 0
 
-    def write(self, content: Content, chunk: Chunk, data: VerifiedChunk) -> OSError | None:
-        """Put a chunk into its place, after making room where that helps; in a worker thread."""
+    def write(self, content: Content, chunks: Sequence[tuple[Chunk, VerifiedChunk]]) -> list[OSError | None]:
+        """Put chunks into their places, after making room where that helps; in a worker thread.
+
+        What became of each, in their order.
+        """
         try:
-            content.write(chunk, data)
+            content.write(chunks)
+        except OSError:  # one may fit where all of them do not
+            return [self._write_one(content, *chunk) for chunk in chunks]
+        return [None] * len(chunks)
+
+    def _write_one(self, content: Content, chunk: Chunk, data: VerifiedChunk) -> OSError | None:
+        try:
+            content.write([(chunk, data)])
         except OSError as error:
             if error.errno not in FULL or not trio.from_thread.run_sync(self._make_room, 2 * chunk.size):
                 return error
             try:
-                content.write(chunk, data)
+                content.write([(chunk, data)])
             except OSError as again:
                 return again
         return None

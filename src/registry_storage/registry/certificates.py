@@ -3,6 +3,7 @@
 import logging
 import os
 import ssl
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,24 +31,19 @@ class Certificates:
 
     def directory(self, *hosts: str) -> Path | None:
         """The one that counts for the first of `hosts` that has one."""
-        for host in hosts:
+        for host in dict.fromkeys(hosts):
             if not host or "/" in host or host.startswith("."):
                 continue
             for directory in self._directories:
-                path = directory / host
-                try:
-                    if path.is_dir():
-                        return path
-                except PermissionError as error:
-                    _log.debug("%s: %s", path, error.strerror)
+                if _is_directory(f"{directory}/{host}"):  # for each request: no Path until there is one
+                    return directory / host
         return None
 
-    def context(self, *hosts: str, verified: bool) -> ssl.SSLContext:
-        """For TLS with the first of `hosts`; the others are those whose settings also serve.
+    def context(self, path: Path | None, *, verified: bool) -> ssl.SSLContext:
+        """For TLS by what is in the `directory`, if there is one.
 
         `verified`: whether the certificate must be valid. Raises ConfigError for files that cannot be used.
         """
-        path = self.directory(*hosts)
         signature = None if path is None else _signature(path)
         known = self._contexts.get((path, verified))
         if known is not None and known[0] == signature:
@@ -105,6 +101,16 @@ def _load(context: ssl.SSLContext, directory: Path) -> None:
             raise ConfigError(f"{path}: not a usable certificate or unencrypted key in PEM: {reason}") from None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}") from None
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        _log.debug("%s: %s", path, error.strerror)
+        return False
 
 
 def _names(directory: Path) -> list[str]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import lru_cache
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -226,7 +227,7 @@ class RegistryClient:
         what: str,
     ) -> Reply:
         way = await self._ways.of(endpoint, budget.deadline)
-        own = httpx.URL(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/{path}")
+        own = _url(f"{way.scheme}://{endpoint.host}/v2/{endpoint.repository}/{path}")
         url = location or own
         for _ in range(_MAX_REDIRECTS + 1):
             state = self._states.of(host_of(url))
@@ -356,6 +357,12 @@ class RegistryClient:
                 return bytes(data)
             data += piece
         raise BadResponseError(f"{what}: wanted at most {limit} bytes, got more")
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> httpx.URL:
+    """Parsed once: the same blob is asked for again and again."""
+    return httpx.URL(text)
 
 
 def _said_digest(reply: Reply) -> Digest | None:

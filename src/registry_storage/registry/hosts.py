@@ -4,6 +4,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import trio
 
@@ -89,6 +90,7 @@ def host_name(host: str) -> str:
     return host.partition(":")[0]
 
 
+@lru_cache(maxsize=_MAX_HOSTS)
 def is_loopback(host: str) -> bool:
     """Whether `host` (with or without a port) is this machine: ``localhost``, 127.0.0.0/8, ``[::1]``."""
     name = host_name(host).lower()

@@ -36,5 +36,6 @@ class Routes:
         Its token server, and where it redirects to, have its certificates too, unless they have their own: so it
         is with podman. Raises ConfigError.
         """
-        context = self.certificates.context(host_of(url), registry, verified=verified and url.scheme == "https")
-        return Route(context, proxy_for(url, self._environ), self.certificates.directory(host_of(url), registry))
+        directory = self.certificates.directory(host_of(url), registry)
+        context = self.certificates.context(directory, verified=verified and url.scheme == "https")
+        return Route(context, proxy_for(url, self._environ), directory)

@@ -199,23 +199,27 @@ class Wire:
         await self._limit.acquire()
         try:
             place = (url.scheme, url.raw_host, port_of(url), route)
-            await self._forget_old()
-            for at in range(len(self._idle) - 1, -1, -1):
-                if self._idle[at].place == place:
-                    return self._idle.pop(at)
-            return await self._connect(url, place)
+            found, useless = self._find(place)
+            with trio.CancelScope(shield=True):
+                for connection in useless:
+                    await connection.aclose()
+            return found or await self._connect(url, place)
         except BaseException:
             self._limit.release()
             raise
 
-    async def _forget_old(self) -> None:
-        now = trio.current_time()
-        old = [one for one in self._idle if now - one.idle_since > self._idle_seconds or not one.is_alive]
-        for connection in old:  # all of them before anybody else can run, who would find them closed
-            self._idle.remove(connection)
-        with trio.CancelScope(shield=True):
-            for connection in old:
-                await connection.aclose()
+    def _find(self, place: _Place) -> tuple[_Connection | None, list[_Connection]]:
+        """The idle connection that was used last, and those that are to be closed: too old, or ended over there."""
+        useless, oldest = [], trio.current_time() - self._idle_seconds
+        while self._idle and self._idle[0].idle_since < oldest:
+            useless.append(self._idle.pop(0))
+        for at in range(len(self._idle) - 1, -1, -1):
+            if self._idle[at].place == place:
+                connection = self._idle.pop(at)
+                if connection.is_alive:
+                    return connection, useless
+                useless.append(connection)
+        return None, useless
 
     async def _connect(self, url: httpx.URL, place: _Place) -> _Connection:
         host = url.raw_host.decode("ascii").strip("[]")
