@@ -16,6 +16,7 @@ from registry_storage.digest import Digest
 from registry_storage.errors import UnavailableError
 from registry_storage.formats.detect import detect
 from registry_storage.formats.prefetch_ranges import PREFETCH_ANNOTATION
+from registry_storage.layer import programs
 from registry_storage.layer.activity import Activity
 from registry_storage.layer.layer import Layer
 from registry_storage.layer.loose import LooseChunks
@@ -113,8 +114,9 @@ def tree(*files: File) -> list[File]:
 
 
 async def test_the_libraries_of_a_program_come_from_all_layers_and_nothing_but_what_the_loader_reads(
-    tmp_path: Path, nursery: trio.Nursery
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(programs, "WHOLE_REACHES", 0)
     base = show(
         tree(
             binary(f"{LIB}/libc.so.6"),
@@ -145,6 +147,15 @@ async def test_the_libraries_of_a_program_come_from_all_layers_and_nothing_but_w
         await until(lambda shown=shown, path=path: shown.here(path) >= LOADED)  # type: ignore[misc]
     assert all(base.here(path) == LOADED for shown, path in wanted if shown is base)
     assert base.here(f"{LIB}/libother.so") == set()
+
+
+async def test_a_library_that_costs_little_comes_whole_with_one_request(tmp_path: Path, nursery: trio.Nursery) -> None:
+    base = show(tree(binary(f"{LIB}/libc.so.6")), tmp_path / "base", nursery)
+    app = show(tree(binary("tool", "libc.so.6")), tmp_path / "app", nursery)
+    Stand(nursery).know(base, app)
+    await app.layer.read(app.inode("tool"), 0, 100)
+    await until(lambda: base.here(f"{LIB}/libc.so.6") == set(range(0, WHOLE, CHUNK)))
+    assert len(base.source.asked) == 1
 
 
 async def test_a_program_is_looked_at_once(tmp_path: Path, nursery: trio.Nursery) -> None:

@@ -4,14 +4,14 @@ import os
 from itertools import pairwise
 
 from registry_storage.formats.detect import detect
-from registry_storage.layer.ahead import MAX_MISSES, MAX_READERS, ReadAhead
+from registry_storage.layer.ahead import MAX_MISSES, MAX_READERS, REQUEST_SECONDS, ReadAhead
 from registry_storage.registry.hosts import LinkEstimate
 from registry_storage.toc.index import TocIndex, build_index
 from tests.fakes.images import File, build_layer
 
 CHUNK = 8 << 10
 REACH = 64 << 10
-LINK = LinkEstimate(round_trip_seconds=0.01, bytes_per_second=REACH / 0.01)
+LINK = LinkEstimate(round_trip_seconds=0.01, bytes_per_second=REACH / (0.01 + REQUEST_SECONDS))
 
 
 def layer(*files: tuple[str, int]) -> TocIndex:

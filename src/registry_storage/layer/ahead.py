@@ -9,7 +9,9 @@ from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 
 MIN_REACH_BYTES = 32 << 10
-MAX_REACH_BYTES = 256 << 10
+MAX_REACH_BYTES = 384 << 10
+REQUEST_SECONDS = 0.003
+"""What a request costs this process besides the round trip: with a fast link that is most of it."""
 MAX_AHEAD_BYTES = 16 << 20
 """Of a reader that went straight on for long."""
 STRAIGHT_ON = 4
@@ -23,8 +25,9 @@ MAX_CHUNKS = 4096
 
 
 def reach_bytes(link: LinkEstimate) -> int:
-    """What the link carries in one round trip, within reason."""
-    return max(MIN_REACH_BYTES, min(int(link.round_trip_seconds * link.bytes_per_second), MAX_REACH_BYTES))
+    """What the link carries in the time that one more request costs, within reason."""
+    seconds = link.round_trip_seconds + REQUEST_SECONDS
+    return max(MIN_REACH_BYTES, min(int(seconds * link.bytes_per_second), MAX_REACH_BYTES))
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ import trio
 
 from ..digest import Digest
 from ..errors import RegistryStorageError
+from .ahead import reach_bytes
 from .elf import HEAD_BYTES, MAGIC, MAX_NAME_BYTES, MAX_PATHS_BYTES, Dynamic, Program, Span
 from .layer import Layer
 from .needed import says_what_is_needed
@@ -45,6 +46,9 @@ NAMED_BYTES = 4 << 20
 are read."""
 BEGUN_BYTES = 1 << 20
 """The same of a file that a reader has begun: then the link has more to do."""
+WHOLE_REACHES = 8
+"""A file that costs no more than so many times what one request carries for nothing comes whole, with one request: its
+parts would be several."""
 MAX_IMAGES = 64
 """Whose layers are known; the oldest are forgotten, and their programs find libraries in their own layer only."""
 _EXECUTABLE = 0o111
@@ -131,7 +135,10 @@ class _Search:
         if place in self._image.followed or not self._left_files:
             return
         size = place.size
-        ends = [Span(0, min(size, END_BYTES)), Span(max(0, size - END_BYTES), min(size, END_BYTES))]
+        if place.compressed_bytes <= WHOLE_REACHES * reach_bytes(place.layer.source.link):
+            ends = [Span(0, size)]
+        else:
+            ends = [Span(0, min(size, END_BYTES)), Span(max(0, size - END_BYTES), min(size, END_BYTES))]
         if expected:
             await self._fetch(place, ends)
         head = await self._read(place, Span(0, min(size, HEAD_BYTES)))

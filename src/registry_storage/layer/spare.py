@@ -14,8 +14,6 @@ from .union import Place
 
 _log = logging.getLogger(__name__)
 
-MAX_CHUNKS = 4096
-"""Of one file: what has more is too large in any case."""
 MAX_WAITING = 256
 """Files; what comes when so many wait is left out."""
 ROUND_TRIPS = 4
@@ -36,11 +34,8 @@ class SpareTime:
         """Fetch the whole file when there is time, if that is not more than so many compressed bytes."""
         layer, index = place.layer, place.layer.index
         numbers = range(*index.chunk_range(place.inode, 0, place.size))
-        if len(numbers) > MAX_CHUNKS or len(self._waiting) >= MAX_WAITING:
-            return
-        chunks = [chunk for chunk in map(index.chunk, numbers) if not chunk.is_hole]
-        if sum(chunk.blob_size for chunk in chunks) <= most:
-            self._waiting.append((layer, [chunk.number for chunk in chunks]))
+        if len(self._waiting) < MAX_WAITING and place.compressed_bytes <= most:
+            self._waiting.append((layer, [number for number in numbers if layer.chunks.is_absent(number)]))
             self._came.set()
 
     async def run(self) -> None:

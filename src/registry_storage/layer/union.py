@@ -2,12 +2,15 @@
 
 import posixpath
 import stat
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from .layer import Layer
 
 MAX_SYMLINKS = 16
+MAX_CHUNKS = 4096
+"""Of one file, that are looked at."""
 
 
 class Place(NamedTuple):
@@ -20,6 +23,15 @@ class Place(NamedTuple):
     def size(self) -> int:
         """Bytes."""
         return self.layer.index.attributes(self.inode).size
+
+    @property
+    def compressed_bytes(self) -> int:
+        """What fetching all of it takes; infinite for a file of very many chunks."""
+        index = self.layer.index
+        numbers = range(*index.chunk_range(self.inode, 0, self.size))
+        if len(numbers) > MAX_CHUNKS:
+            return sys.maxsize
+        return sum(chunk.blob_size for chunk in map(index.chunk, numbers) if not chunk.is_hole)
 
     @property
     def path(self) -> bytes:
