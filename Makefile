@@ -58,7 +58,10 @@ $(STAMPS)/kernels: $(STAMPS)/venv $(KERNEL_SOURCES)
 	$(BIN)/python setup.py -q build_ext --inplace
 	touch $@
 
+# Compiled as pip compiles what it installs: otherwise each start of a worker compiles everything, where the
+# environment forbids to write it down (PYTHONDONTWRITEBYTECODE).
 build: install $(STAMPS)/kernels
+	@$(BIN)/python -m compileall -q src
 
 lint: build
 	$(BIN)/ruff check .
