@@ -193,7 +193,7 @@ class Content:
                     os.dup2(new, self._file, inheritable=False)  # for everybody who has this descriptor
                     os.close(new)
                 else:
-                    found.append("content was changed by somebody else: it is hashed again")
+                    found.append("content was changed by somebody else: it is hashed again, and fetched where wrong")
                     self.doubt(range(self.chunk_count))
                 os.ftruncate(self._file, self.size)
                 self._remember_file()

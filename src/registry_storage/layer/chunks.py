@@ -13,9 +13,9 @@ import trio
 
 from .. import metrics
 from ..cache.content import Content
-from ..errors import RegistryStorageError, VerificationError
+from ..errors import RegistryStorageError
 from ..formats.base import LayerFormat
-from ..formats.verified import VerifiedChunk, decode_chunks, verify_chunk
+from ..formats.verified import VerifiedChunk, decode_chunks
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 from .activity import Activity, GaveWayError
@@ -23,6 +23,7 @@ from .ahead import ReadAhead, Window, reach_bytes
 from .loose import LooseChunks
 from .memory import MemoryBudget
 from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
+from .recheck import Recheck
 from .source import ByteSource
 from .turns import Turns
 
@@ -36,8 +37,7 @@ URGENT_GAP_BYTES = 16 << 10
 """Unwanted bytes in a range that a reader waits for: its ranges come at the same time, so more would not pay."""
 TAIL_ROUND_TRIPS = 2
 """How long before the end of a window the next one is asked for."""
-RECHECK_BYTES = 8 << 20
-TELL_DAMAGE_SECONDS = 60.0
+TELL_UNWRITTEN_SECONDS = 60.0
 MOST_FROM_START = 1 << 16
 """Chunks that are brought in one pass over a plain layer's blob: what waits for them takes memory."""
 REQUESTS_AHEAD = 4
@@ -111,7 +111,8 @@ class ChunkFetcher:
         self._workers = workers
         self._pending: dict[int, _Pending] = {}
         self.last_error: LastError | None = None
-        self._damage_told_until = self._unwritten_told_until = -1.0
+        self._unwritten_told_until = -1.0
+        self._here = Recheck(name, content, workers, self._path, self._ready)
         self._ahead = ReadAhead(index, self._chunk, self.is_absent)
         self.begun: Callable[[int], None] = lambda inode: None
         """Told, once, of each file in which a reader misses something, if its first chunk is missed too, or ready."""
@@ -178,6 +179,10 @@ class ChunkFetcher:
         """Somebody fetches or hashes this chunk at this moment."""
         return number in self._pending
 
+    def damage_is_told(self) -> None:
+        """The log says already that what is here may be damaged."""
+        self._here.told()
+
     def adopt(self, numbers: Sequence[int]) -> None:
         """Somebody else has verified these chunks and put them in their place."""
         self._ready(numbers)
@@ -223,7 +228,7 @@ class ChunkFetcher:
     ) -> None:
         """Make the chunks that are `mine` ready, whatever it takes; each ends with success or an error."""
         try:
-            missing = await self._recheck([self._chunk(number) for number in mine])
+            missing = await self._here.missing([self._chunk(number) for number in mine])
             if not missing:
                 return
             if self._from_start:
@@ -314,65 +319,12 @@ class ChunkFetcher:
         chunk = self._index.chunk(number)
         return chunk._replace(blob_size=min(chunk.blob_size, most_compressed(chunk.inner_offset + chunk.size)))
 
-    async def _recheck(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Those of `chunks` that are not here, after holes were made and what is on disk was hashed again."""
-        missing, clean, batch, size = [], [], [], 0
-        for chunk in chunks:
-            if chunk.is_hole and self._content.is_hole_clean(chunk):
-                clean.append(chunk.number)
-            elif chunk.is_hole or self._content.is_present(chunk.number):
-                batch.append(chunk)
-                size += chunk.size
-                if size >= RECHECK_BYTES:
-                    missing += await self._recheck_batch(batch)
-                    batch, size = [], 0
-            else:
-                missing.append(chunk)
-        if clean:
-            self._ready(clean)
-        if batch:
-            missing += await self._recheck_batch(batch)
-        return sorted(missing, key=lambda chunk: chunk.number)
-
-    async def _recheck_batch(self, chunks: list[Chunk]) -> list[Chunk]:
-        def hash_again() -> list[Chunk]:
-            damaged = []
-            for chunk in chunks:
-                if chunk.is_hole:
-                    self._content.write_hole(chunk)
-                    continue
-                try:
-                    verify_chunk(self._content.read_chunk(chunk), chunk.digest_raw)
-                except (VerificationError, OSError):
-                    damaged.append(chunk)
-            return damaged
-
-        damaged = await trio.to_thread.run_sync(hash_again, limiter=self._workers)
-        bad = {chunk.number for chunk in damaged}
-        self._ready([chunk.number for chunk in chunks if chunk.number not in bad])
-        if damaged:
-            self._content.forget(sorted(bad))
-            metrics.DAMAGED_CHUNKS.inc(len(damaged))
-            self._tell_damage(damaged)
-        return damaged
-
     def _tell_unwritten(self, error: OSError) -> None:
         now = trio.current_time()
         if now >= self._unwritten_told_until:
-            self._unwritten_told_until = now + TELL_DAMAGE_SECONDS
+            self._unwritten_told_until = now + TELL_UNWRITTEN_SECONDS
             _log.warning("layer %s: the cache cannot be written: %s; readers are served from memory",
                          self._name, error.strerror)  # fmt: skip
-
-    def _tell_damage(self, chunks: Sequence[Chunk]) -> None:
-        """Once a minute: where one chunk is damaged, many may be."""
-        now = trio.current_time()
-        level = logging.WARNING if now >= self._damage_told_until else logging.DEBUG
-        if level == logging.WARNING:
-            self._damage_told_until = now + TELL_DAMAGE_SECONDS
-        _log.log(
-            level, "layer %s: %s: chunk %d is damaged on disk; it will be fetched again (and %d more)",
-            self._name, self._path(chunks[0]), chunks[0].number, len(chunks) - 1,
-        )  # fmt: skip
 
     async def _fetch_in_turn(self, ranges: Sequence[list[Piece]]) -> None:
         """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""

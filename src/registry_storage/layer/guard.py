@@ -61,6 +61,7 @@ class Guard:
     def _check_layer(self, layer: Layer) -> None:
         for words in layer.content.check():
             _log.warning("layer %s: %s", layer.key.layer_digest, words)
+            layer.chunks.damage_is_told()
         self._check_index(str(layer.key), layer.index.buffer)
 
     def _check_index(self, name: str, buffer: Buffer) -> None:

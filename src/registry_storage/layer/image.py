@@ -135,6 +135,7 @@ class Images:
         data = self._documents.load(descriptor.digest)
         if data is None:
             data = await self._registry.fetch_document(image.reference, descriptor, MAX_CONFIG_BYTES)
+            _log.info("config %s of %s is fetched", descriptor.digest, image.reference)
             self._documents.store(data)
         return data
 
