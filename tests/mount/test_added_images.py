@@ -193,7 +193,7 @@ def test_removing_takes_everything_away_that_nothing_else_needs(running: Daemon,
     assert (trees(running, second)[0] / "base").read_bytes() == shared["base"]
     until(lambda: uses(running) == 2)
     said = ctl(running, "remove", first)
-    assert (said.returncode, said.stderr) == (1, f"{first}: {first}: not one of the added images\n")
+    assert (said.returncode, said.stderr) == (1, f"{first}: not one of the added images\n")
     ctl(running, "remove", second)
     until(lambda: os.listdir(store(running) / "overlay") == ["l"])
     until(lambda: uses(running) == 0)

@@ -77,7 +77,7 @@ def test_without_privileges_the_helper_must_be_there(
         pytest.skip("/dev/fuse cannot be opened here")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "install fuse3" in only(local.check_device(replace(machine, user=1000)), Level.FAILURE).mend
-    (tmp_path / "fusermount3").touch()
+    (tmp_path / "fusermount3").touch(0o755)
     assert [finding.level for finding in local.check_device(replace(machine, user=1000))] == [Level.OK]
 
 

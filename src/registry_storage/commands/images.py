@@ -146,7 +146,8 @@ def _complain(asked: Arguments, name: str, error: RegistryStorageError) -> int:
     if asked.as_json:
         _write(json.dumps({"name": name, "error": str(error)}))
     else:
-        sys.stderr.write(printable(f"{name}: {error}") + "\n")
+        words = str(error)
+        sys.stderr.write(printable(words if words.startswith(f"{name}:") else f"{name}: {words}") + "\n")
     return 1
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -70,9 +71,7 @@ def check_device(machine: Machine) -> Iterator[Finding]:
         mend = f"chmod 666 {device}" if error.errno == errno.EACCES else "modprobe fuse"
         yield failure("fuse", f"{device} cannot be opened: {error.strerror}", mend)
         return
-    if machine.user != 0 and not any(
-        Path(directory, "fusermount3").exists() for directory in os.environ.get("PATH", "").split(":")
-    ):
+    if machine.user != 0 and shutil.which("fusermount3") is None and shutil.which("fusermount") is None:
         yield failure("fuse", "fusermount3 is not installed, and only root can mount without it", "install fuse3")
         return
     yield ok("fuse", f"{device} can be opened")
