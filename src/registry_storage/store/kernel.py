@@ -54,6 +54,7 @@ WANTED = (
 """Nothing is opened, so files and directories stay in the kernel's cache; for the store's own, which change, it looks
 at their times (auto_inval_data)."""
 
+_PR_SET_CHILD_SUBREAPER = 36
 _MS_NODEV, _MS_NOSUID = 4, 2
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -234,6 +235,11 @@ def _mount_with_privileges(mountpoint: Path, max_read: int) -> int:
         os.close(device)
         raise MountError(f"mount point {mountpoint}: {reason}")
     return device
+
+
+def adopt_orphans() -> None:
+    """Whatever descends from this process becomes its child when its own parent ends (prctl(2))."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
 
 
 def _fusermount() -> str:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from .handed import OPTION, Handed, say
 
@@ -21,44 +23,57 @@ def _interpreter() -> str:
 
 
 class WorkerProcess:
-    """Started from construction; its process descriptor becomes readable when it ends."""
+    """Its process descriptor becomes readable when it ends."""
 
-    def __init__(self, handed: Handed, arguments: Sequence[str]) -> None:
-        """`handed.channel` is set here. Raises OSError."""
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.channel.setblocking(False)
+    def __init__(self, pid: int, descriptor: int, channel: socket.socket, *, prepared: bool) -> None:
+        """`descriptor`: of the process. Both it and the channel are closed by `reap`."""
+        channel.setblocking(False)
+        self.pid = pid
+        self.descriptor = descriptor
+        self.channel = channel
+        self.prepared = prepared
         self.started = time.monotonic()
-        self.prepared = False
         self.serving = False
+
+    @classmethod
+    def start(cls, handed: Handed, arguments: Sequence[str]) -> Self:
+        """A new process; `handed.channel` is set here. Raises OSError."""
+        channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             handed = replace(handed, channel=theirs.fileno())
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", MODULE, OPTION, handed.to_text(), *arguments],
                 executable=_interpreter(),
                 pass_fds=(handed.device, handed.lock, handed.verified, handed.channel),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a terminal's SIGINT is the supervisor's
             )
-        self.descriptor = os.pidfd_open(self._process.pid)
+        process.returncode = 0  # it is waited for here
+        return cls(process.pid, os.pidfd_open(process.pid), channel, prepared=False)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    @classmethod
+    def spare(cls, channel: int, descriptor: int) -> Self:
+        """The copy that a worker left, by the descriptors that it sent. It becomes our child when that worker ends."""
+        lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        pid = next(int(line.split()[1]) for line in lines if line.startswith("Pid:"))
+        return cls(pid, descriptor, socket.socket(fileno=channel), prepared=True)
 
     def say(self, word: bytes) -> bool:
         """Tell it something; False: it is gone."""
         return say(self.channel, word)
 
-    def hear(self) -> bytes:
-        """What it says; nothing when it is gone or silent."""
+    def hear(self) -> tuple[bytes, list[int]]:
+        """What it says, and the descriptors that came along; nothing when it is gone or silent."""
         try:
-            return self.channel.recv(64)
+            word, descriptors, _, _ = socket.recv_fds(self.channel, 64, 2)
         except OSError:
-            return b""
+            return b"", []
+        return word, descriptors
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
 
     def is_stuck(self) -> bool:
         """It was killed, and a thread of it does not end: the kernel waits in it for something, maybe for us.
@@ -74,7 +89,12 @@ class WorkerProcess:
 
     def reap(self) -> int:
         """After its descriptor was readable: its exit status, or minus the signal that ended it."""
-        status = self._process.wait()
+        try:
+            ended = os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
+        except ChildProcessError:  # a spare, still the child of the worker that left it
+            ended = None
         os.close(self.descriptor)
         self.channel.close()
-        return status
+        if ended is None:
+            return 0
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status

@@ -21,7 +21,7 @@ from ..cache.shared_state import create_shared_state
 from ..notify import notify
 from ..store import kernel
 from . import descriptor_store
-from .handed import GO, LEAVE, PREPARED, REFUSED, SERVING, UPGRADE, Handed
+from .handed import GO, LEAVE, PREPARED, REFUSED, SERVING, SPARE, UPGRADE, Handed
 from .process import WorkerProcess
 
 _log = logging.getLogger(__name__)
@@ -59,6 +59,10 @@ class Supervisor:
         )  # fmt: skip
         self._worker: WorkerProcess | None = None
         self._successor: WorkerProcess | None = None
+        self._spare: WorkerProcess | None = None
+        """A copy that the worker left of itself before it began: it serves when the worker dies."""
+        self._dismissed: list[WorkerProcess] = []
+        """Spares that nobody needs; they end at once."""
         self._stuck: list[WorkerProcess] = []
         """Given up; they end some day."""
         self._look_at = 0.0
@@ -79,11 +83,12 @@ class Supervisor:
         ours.setblocking(False)
         theirs.setblocking(False)
         signal.set_wakeup_fd(theirs.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        kernel.adopt_orphans()  # spares, when their worker ends
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         self._selector.register(ours, selectors.EVENT_READ, self._take_signals)
         try:
-            while not (self._ending and self._worker is None and self._successor is None):
+            while not (self._ending and self._worker is None and self._successor is None and not self._dismissed):
                 self._keep_serving()
                 for key, _ in self._selector.select(self._until()):
                     key.data(key.fileobj)
@@ -104,16 +109,28 @@ class Supervisor:
         if self._worker is None and self._successor is None and not self._ending:
             now = time.monotonic()
             if now >= self._start_at:
-                self._worker = self._start()
+                self._worker, self._spare = self._spare or self._start(), None
+                if self._worker.prepared:
+                    self._worker.started = now
+                    self._worker.say(GO)
 
     def _start(self) -> WorkerProcess:
-        worker = WorkerProcess(self._handed, self._arguments)
+        return self._listen_to(WorkerProcess.start(self._handed, self._arguments))
+
+    def _listen_to(self, worker: WorkerProcess) -> WorkerProcess:
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda _: self._hear(worker))
         self._selector.register(worker.descriptor, selectors.EVENT_READ, lambda _: self._bury(worker))
         return worker
 
     def _hear(self, worker: WorkerProcess) -> None:
-        word = worker.hear()
+        word, descriptors = worker.hear()
+        if word == SPARE and len(descriptors) == 2:
+            spare = self._listen_to(WorkerProcess.spare(*descriptors))
+            self._dismiss()
+            self._spare = spare
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
         if word == PREPARED:
             worker.prepared = True
             if worker is self._worker:
@@ -134,12 +151,17 @@ class Supervisor:
 
     def _bury(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker.descriptor)
-        with contextlib.suppress(KeyError):
+        with contextlib.suppress(KeyError, ValueError):  # a dismissed one has no channel any more
             self._selector.unregister(worker.channel)
         status = worker.reap()
-        if worker in self._stuck:
-            self._stuck.remove(worker)
+        self._reap_others()
+        if worker is self._spare:
+            self._spare = None
             return
+        for forgotten in (self._stuck, self._dismissed):
+            if worker in forgotten:
+                forgotten.remove(worker)
+                return
         how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         self._lose(worker, how, refused=status > 0)
 
@@ -156,6 +178,7 @@ class Supervisor:
             _log.info("%s: unmounted", self._mountpoint)
             self._end()
         elif self._successor is not None:
+            self._dismiss()  # it is of the old version
             self._worker, self._successor = self._successor, None
             if self._worker.prepared:
                 self._worker.say(GO)
@@ -168,6 +191,24 @@ class Supervisor:
             delay = 0.0 if self._deaths <= 1 else min(MAX_DELAY_SECONDS, 0.1 * 2.0**self._deaths)
             self._start_at = time.monotonic() + delay
             _log.error("worker %d %s; the next one starts in %g s", worker.pid, how, delay)
+
+    def _dismiss(self) -> None:
+        """The spare is not needed: it ends when it hears nothing more."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            self._selector.unregister(spare.channel)
+            spare.channel.close()
+            self._dismissed.append(spare)
+
+    def _reap_others(self) -> None:
+        """What a worker that ended had started, helpers for credentials, is ours now."""
+        ours = {worker.pid for worker in (self._worker, self._successor, self._spare) if worker is not None}
+        ours |= {worker.pid for worker in (*self._stuck, *self._dismissed)}
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in ours:  # whose descriptor tells, too
+                    return
+                os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
 
     def _upgrade(self) -> None:
         if self._successor is None and self._worker is not None and not self._ending:
@@ -212,7 +253,7 @@ class Supervisor:
                 worker.kill()
         if now >= self._leave_by:
             self._leave_by = float("inf")
-            for worker in (self._worker, self._successor) if self._ending else (self._worker,):
+            for worker in (self._worker, self._successor, *self._dismissed) if self._ending else (self._worker,):
                 if worker is not None:
                     _log.error("worker %d does not end: killed", worker.pid)
                     worker.kill()
@@ -224,6 +265,7 @@ class Supervisor:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.channel)
             self._stuck.append(worker)
+            self._dismiss()  # it would die with its parent, whenever that is
             self._lose(worker, "was killed and does not end")
         self._suspects = stuck
 
@@ -231,6 +273,8 @@ class Supervisor:
         for number in wakeup.recv(64):
             if number == signal.SIGHUP:
                 self._upgrade()
+            elif number == signal.SIGCHLD:
+                self._reap_others()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 _log.info("%s: stopping", signal.Signals(number).name)
                 self._end()
@@ -248,6 +292,7 @@ class Supervisor:
             else:
                 kernel.unmount(self._mountpoint)
         self._leave_by = time.monotonic() + LEAVE_SECONDS
+        self._dismiss()
         for worker in (self._worker, self._successor):
             if worker is not None:
                 worker.say(LEAVE)
