@@ -23,7 +23,8 @@ class Usage:
 
     cpu_seconds: float
     peak_bytes: int
-    """Of resident memory: the sum of each process's own peak."""
+    """Of resident memory: the sum of each process's own peak; of a copy that a process left of itself only what the
+    two do not share."""
 
 
 class Store:
@@ -94,7 +95,7 @@ def usage_of(program: int) -> Usage:
     for pid in _family(program):
         with contextlib.suppress(OSError, IndexError):  # it has just ended
             ticks += sum(int(field) for field in _statistics(pid)[11:15])
-            peak += memory(pid, "VmHWM")
+            peak += _private(pid, "VmHWM") if _is_copy(pid) else memory(pid, "VmHWM")
     return Usage(ticks / _TICKS_PER_SECOND, peak)
 
 
@@ -108,8 +109,22 @@ def threads_of(program: int) -> list[int]:
 
 
 def memory_of(program: int, what: str) -> int:
-    """The sum over a program and its descendants; see `memory`."""
-    return sum(memory(pid, what) for pid in _family(program))
+    """The sum over a program and its descendants; see `memory`. Of a copy only what it does not share."""
+    return sum(_private(pid, what) if _is_copy(pid) else memory(pid, what) for pid in _family(program))
+
+
+def _is_copy(pid: int) -> bool:
+    """Its parent has forked, and nothing else was executed since."""
+    parent = _statistics(pid)[1]
+    return parent != "1" and Path(f"/proc/{pid}/cmdline").read_bytes() == Path(f"/proc/{parent}/cmdline").read_bytes()
+
+
+def _private(pid: int, what: str) -> int:
+    """Bytes of resident memory that no other process has; of mapped files it has none of its own."""
+    if what == "RssFile":
+        return 0
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def memory(pid: int, what: str) -> int:

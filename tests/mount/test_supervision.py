@@ -117,6 +117,73 @@ def test_readers_do_not_notice_that_the_worker_is_killed(
     assert "ended by SIGKILL; the next one starts" in daemon.log_text()
 
 
+def spare_of(worker: int) -> int:
+    """The process id of the spare that a worker left; waits for one."""
+    children = Path(f"/proc/{worker}/task/{worker}/children")
+    return int(eventually(lambda: children.read_text().split()[-1:])[0])
+
+
+def family(daemon: Daemon) -> set[int]:
+    """The daemon's processes, ended ones that nobody has waited for included."""
+    found = set()
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (directory / "cmdline").read_bytes()
+            parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+            if os.fsencode(daemon.mountpoint) in command or (daemon.process and parent == daemon.process.pid):
+                found.add(int(directory.name))
+    return found
+
+
+def test_the_spare_serves_when_the_worker_dies_and_leaves_the_next_one(daemon: Daemon, image: BuiltImage) -> None:
+    daemon.start()
+    diff = daemon.layer(image) / "diff"
+    assert daemon.process is not None
+    for _ in range(3):
+        worker = worker_of(daemon)
+        spare = spare_of(worker)
+        os.kill(worker, signal.SIGKILL)
+        another_worker(daemon, worker)
+        assert worker_of(daemon) == spare
+        assert (diff / "d1/f1").read_bytes() == FILES["d1/f1"]
+    assert family(daemon) == {daemon.process.pid, spare, spare_of(spare)}
+    assert daemon.stop() == 0
+    assert family(daemon) == set()
+
+
+def test_without_a_spare_the_next_worker_is_loaded(daemon: Daemon, image: BuiltImage) -> None:
+    daemon.start()
+    worker = worker_of(daemon)
+    spare = spare_of(worker)
+    os.kill(spare, signal.SIGKILL)
+    eventually(lambda: Path(f"/proc/{spare}/cmdline").read_bytes() == b"")
+    os.kill(worker, signal.SIGKILL)
+    another_worker(daemon, worker)
+    assert (daemon.layer(image) / "diff/d1/f1").read_bytes() == FILES["d1/f1"]
+    assert worker_of(daemon) != spare
+
+
+def test_an_upgrade_leaves_no_spare_of_the_old_version(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    worker = worker_of(daemon)
+    spare = spare_of(worker)
+    daemon.process.send_signal(signal.SIGHUP)
+    another_worker(daemon, worker)
+    eventually(lambda: not Path(f"/proc/{spare}").exists())
+    new = worker_of(daemon)
+    assert family(daemon) == {daemon.process.pid, new, spare_of(new)}
+
+
+def test_a_supervisor_that_dies_takes_the_spare_along(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.process is not None
+    spare = spare_of(worker_of(daemon))
+    daemon.process.kill()
+    daemon.process.wait()
+    eventually(lambda: not Path(f"/proc/{spare}").exists())
+
+
 def test_the_read_ahead_is_set_without_asking_the_mount(daemon: Daemon) -> None:
     """A killed worker that waits for its own answer would never end, and the next one waits for that end."""
     daemon.start()
