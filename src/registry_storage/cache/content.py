@@ -127,7 +127,7 @@ class Content:
 
     def is_hole_clean(self, chunk: Chunk) -> bool:
         """Nothing was ever written there, so that it reads as zeros without `write_hole`. Raises OSError."""
-        return not self._written(chunk.content_offset, chunk.size)
+        return next(self._written(chunk.content_offset, chunk.size), None) is None
 
     def write_hole(self, chunk: Chunk) -> None:
         """Make sure that a hole reads as zeros. Raises OSError."""
@@ -273,20 +273,19 @@ class Content:
             os.pwrite(self._bits, memoryview(self._present)[first:end], first)
         self._known_bits = Signature.of(self._bits)
 
-    def _written(self, offset: int, size: int) -> list[tuple[int, int]]:
+    def _written(self, offset: int, size: int) -> Iterator[tuple[int, int]]:
         """The parts of a span that the file system has blocks for, in pieces of at most 1 MiB."""
-        end, parts = offset + size, []
+        end = offset + size
         while offset < end:
             try:
                 offset = os.lseek(self._file, offset, os.SEEK_DATA)
             except OSError:  # ENXIO: a hole up to the end of the file
-                break
+                return
             if offset >= end:
-                break
+                return
             length = min(os.lseek(self._file, offset, os.SEEK_HOLE), end, offset + (1 << 20)) - offset
-            parts.append((offset, length))
+            yield offset, length
             offset += length
-        return parts
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int, int]:
