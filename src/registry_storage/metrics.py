@@ -61,6 +61,14 @@ DAMAGED_CHUNKS = Counter(
     "registry_storage_damaged_chunks", "Chunks on disk whose digest was no longer right.", registry=REGISTRY
 )
 
+
+
+def begin() -> None:
+    """Whoever was loaded earlier serves from now on: so long have the counters counted."""
+    for counter in (REFUSED_CHUNKS, DAMAGED_CHUNKS):  # those with labels begin when they are first needed
+        counter.reset()
+
+
 _hosts: set[str] = set()
 
 

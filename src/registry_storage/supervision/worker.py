@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import trio
 
-from .. import __version__, logs, traces
+from .. import __version__, clock, logs, metrics, traces
 from ..cli import build_parser, report
 from ..config import Settings
 from ..daemon import check, run
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
             channel, handed = spare, replace(handed, channel=spare.fileno(), again=True)
         else:
             return 0
+        metrics.begin()
+        clock.begin()
         finish = traces.set_up(settings.traces, __version__) if settings.traces else _nothing
         trio.run(run, settings, mountpoint, handed, channel, finish, _end)
     except* RegistryStorageError as group:
