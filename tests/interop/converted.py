@@ -1,14 +1,14 @@
 """Images of the laboratory with layers that this package writes, in a registry of their own."""
 
-import gzip
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import images, processes
+from lab import images
 from lab.registry import fetch_blob, manifest_at, push_blob, push_document, push_manifest
 from registry_storage.convert import LayerKind, WriteOptions, WrittenLayer, verify_written, write_layer
 from registry_storage.descriptor import OCI_MANIFEST
@@ -68,11 +68,9 @@ def convert_and_push(
 
 def plain_tar(blob: Path, kind: LayerKind) -> bytes:
     """The blob as the usual programs unpack it."""
-    if kind is LayerKind.ESTARGZ:
-        return gzip.decompress(blob.read_bytes())
-    packed = blob.with_suffix(".tar")
-    processes.run(["zstd", "-q", "-d", "-f", blob, "-o", packed])
-    return packed.read_bytes()
+    if kind is LayerKind.ESTARGZ:  # Python's gzip copies what is left for each of the thousands of members
+        return subprocess.run(["gzip", "-dc", blob], stdout=subprocess.PIPE, check=True).stdout
+    return subprocess.run(["zstd", "-q", "-dc", blob], stdout=subprocess.PIPE, check=True).stdout
 
 
 def tar_entries(tar: bytes) -> Iterator[tuple[object, ...]]:
