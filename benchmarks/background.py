@@ -72,7 +72,7 @@ def _used(place: Rig, tag: str, digest: str, *options: str) -> Iterator[tuple[St
 
 
 def _alone(place: Rig, tag: str, digest: str, size: int) -> None:
-    with _used(place, tag, digest):
+    with _used(place, tag, digest, "--no-prefetch"):  # what the config names comes at once, the rest after some seconds
         _wait_for_bytes(place)
         begin, carried = time.monotonic(), 0
         end = begin
