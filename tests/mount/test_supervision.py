@@ -175,6 +175,22 @@ def test_an_upgrade_leaves_no_spare_of_the_old_version(daemon: Daemon) -> None:
     assert family(daemon) == {daemon.process.pid, new, spare_of(new)}
 
 
+def test_all_processes_are_told_to_end_at_once_as_systemd_does(daemon: Daemon) -> None:
+    for _ in range(4):
+        daemon.start()
+        assert daemon.process is not None
+        spare = spare_of(worker_of(daemon))
+        os.kill(daemon.process.pid, signal.SIGSTOP)  # so that it hears of everything in one go
+        for pid in family(daemon) - {daemon.process.pid}:
+            os.kill(pid, signal.SIGTERM)
+        eventually(lambda spare=spare: Path(f"/proc/{spare}/cmdline").read_bytes() == b"")  # type: ignore[misc]
+        daemon.process.send_signal(signal.SIGTERM)
+        os.kill(daemon.process.pid, signal.SIGCONT)
+        assert daemon.process.wait(20) == 0
+        assert "Traceback" not in daemon.log_text()
+        assert daemon.stop() == 0
+
+
 def test_a_supervisor_that_dies_takes_the_spare_along(daemon: Daemon) -> None:
     daemon.start()
     assert daemon.process is not None

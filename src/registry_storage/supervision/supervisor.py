@@ -146,13 +146,16 @@ class Supervisor:
         elif word == UPGRADE:
             self._upgrade()
         elif not word:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(worker.channel)
+            self._hear_no_more(worker)
+
+    def _hear_no_more(self, worker: WorkerProcess) -> None:
+        """Its channel is at its end, or of no interest; it may have been before, and be closed."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(worker.channel)
 
     def _bury(self, worker: WorkerProcess) -> None:
         self._selector.unregister(worker.descriptor)
-        with contextlib.suppress(KeyError, ValueError):  # a dismissed one has no channel any more
-            self._selector.unregister(worker.channel)
+        self._hear_no_more(worker)
         status = worker.reap()
         self._reap_others()
         if worker is self._spare:
@@ -196,7 +199,7 @@ class Supervisor:
         """The spare is not needed: it ends when it hears nothing more."""
         spare, self._spare = self._spare, None
         if spare is not None:
-            self._selector.unregister(spare.channel)
+            self._hear_no_more(spare)
             spare.channel.close()
             self._dismissed.append(spare)
 
@@ -262,8 +265,7 @@ class Supervisor:
         """One that waits in the kernel for an answer of ours can only end when somebody serves again."""
         stuck = {worker for worker in (self._worker, self._successor) if worker is not None and worker.is_stuck()}
         for worker in stuck & self._suspects:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(worker.channel)
+            self._hear_no_more(worker)
             self._stuck.append(worker)
             self._dismiss()  # it would die with its parent, whenever that is
             self._lose(worker, "was killed and does not end")
