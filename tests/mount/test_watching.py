@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.terminal import Terminal
+from tests.fakes.faults import Fault
 from tests.fakes.images import BuiltImage, File, build_layer, put_image
 from tests.fakes.registry import FakeRegistry
 
@@ -26,7 +27,8 @@ def control(daemon: Daemon, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def image(daemon: Daemon, registry: FakeRegistry) -> BuiltImage:
-    """Half of it was read."""
+    """Half of it was read, over a link so slow that nothing but the link was waited for."""
+    registry.faults.append(Fault("drip", "/blobs/", times=None, at=65536, seconds=0.02))
     built = put_image(registry, [build_layer([File("usr/bin/first", DATA), File("usr/bin/second", MORE)])])
     daemon.start()
     assert (daemon.layer(built) / "diff/usr/bin/first").read_bytes() == DATA
