@@ -77,7 +77,7 @@ def unpacked(laboratory: Laboratory) -> Iterator[dict[str, list[dict[str, Node]]
 @pytest.fixture(scope="module")
 def daemon(laboratory: Laboratory) -> Iterator[Daemon]:
     own = laboratory.scratch / "trees"
-    options = ("--no-background-fetch", "--no-prefetch")
+    options = ("--no-background-fetch", "--no-prefetch", "--log-level", "info")  # debug: a line for each file
     host = laboratory.link.host
     with Daemon(own / "root", own / "store", host, log=own / "daemon.log", options=options) as running:
         yield running

@@ -1,5 +1,6 @@
 """Two directory trees, compared in everything that a container can see."""
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -51,17 +52,21 @@ class Allowance:
 
 def walk(top: Path) -> dict[str, Node]:
     """Every name below `top`, which is ".", with everything that is to be compared. Reads every file."""
+    with contextlib.chdir(top):  # or every path would begin with look-ups of the store's own directories
+        return _walk()
+
+
+def _walk() -> dict[str, Node]:
     first_names: dict[tuple[int, int], str] = {}
     digests: dict[tuple[int, int], str] = {}
     nodes: dict[str, Node] = {}
-    for name in sorted(_names(top)):
-        path = os.path.join(os.fspath(top), name)
+    for path in sorted(_names()):
         status = os.lstat(path)
         inode = (status.st_dev, status.st_ino)
-        first_names.setdefault(inode, name)
+        first_names.setdefault(inode, path)
         if stat.S_ISREG(status.st_mode) and inode not in digests:
             digests[inode] = _sha256(path)
-        nodes[name] = Node(
+        nodes[path] = Node(
             type=_TYPES[stat.S_IFMT(status.st_mode)],
             mode=stat.S_IMODE(status.st_mode),
             uid=status.st_uid,
@@ -113,11 +118,10 @@ _TYPES = {
 }
 
 
-def _names(top: Path) -> list[str]:
+def _names() -> list[str]:
     names = ["."]
-    for folder, directories, files in os.walk(top):
-        inner = os.path.relpath(folder, top)
-        names += [os.path.normpath(os.path.join(inner, name)) for name in directories + files]
+    for folder, directories, files in os.walk("."):
+        names += [os.path.normpath(os.path.join(folder, name)) for name in directories + files]
     return names
 
 
