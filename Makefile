@@ -84,7 +84,7 @@ interop: lab
 	$(BIN)/pytest -v tests/interop
 
 test: lint types lab
-	$(BIN)/pytest --durations 15
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 bench: build
 	@$(BIN)/python -m benchmarks.toc

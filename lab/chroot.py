@@ -7,6 +7,7 @@ an aborted run leaves nothing behind but one bind mount, which the next run repl
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from lab import mirror, places, processes
 
@@ -100,21 +102,11 @@ class RunningDebian:
 
 @contextlib.contextmanager
 def running(debian: Debian = DEBIAN13) -> Iterator[RunningDebian]:
-    """Starts one of them, which must have been made; only one process at a time has it."""
+    """Starts one of them, which must have been made. Several processes may at once, each in namespaces of its own."""
     root = debian.root
-    with places.locked(places.lab_directory() / f"{debian.part}.lock"):
-        _clean(root)
-        if (work := root / "work").exists():
-            places.remove_tree(work)
-        work.mkdir()
-        _mirror_own_path(root)
-        stores = root / "stores"
-        processes.run(["mount", "--bind", stores, stores])
+    with _window(debian):
         holder: subprocess.Popen[str] | None = None
         try:
-            # Private parent, shared window: mounts below `stores` reach the namespace, none comes back.
-            processes.run(["mount", "--make-private", stores])
-            processes.run(["mount", "--make-shared", stores])
             holder = subprocess.Popen(
                 [
                     *("setpriv", "--pdeathsig", "KILL", "--"),
@@ -140,7 +132,41 @@ def running(debian: Debian = DEBIAN13) -> Iterator[RunningDebian]:
                 holder.wait()
                 if holder.stdout is not None:
                     holder.stdout.close()
-            _unmount_window(root)
+
+
+@contextlib.contextmanager
+def _window(debian: Debian) -> Iterator[None]:
+    """The bind mount and the directory for scratch: made anew by the first of several processes, left by the last."""
+    root, lock = debian.root, places.lab_directory() / f"{debian.part}.lock"
+    with lock.open("w") as users:
+        with places.locked(lock.with_suffix(".turn")):
+            if _is_alone(users):
+                _clean(root)
+                if (work := root / "work").exists():
+                    places.remove_tree(work)
+                work.mkdir()
+                _mirror_own_path(root)
+                stores = root / "stores"
+                processes.run(["mount", "--bind", stores, stores])
+                # Private parent, shared window: mounts below `stores` reach the namespaces, none comes back.
+                processes.run(["mount", "--make-private", stores])
+                processes.run(["mount", "--make-shared", stores])
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            with places.locked(lock.with_suffix(".turn")):
+                if _is_alone(users):
+                    _unmount_window(root)
+
+
+def _is_alone(users: IO[str]) -> bool:
+    """Whether nobody else holds the lock; the caller has its turn."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _mirror_own_path(root: Path) -> None:

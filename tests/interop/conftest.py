@@ -11,19 +11,20 @@ from lab.link import Link
 from lab.registry import Registry
 from tests.interop.stand import Generation, Laboratory, Stand
 
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
 def laboratory() -> Iterator[Laboratory]:
-    """The registry with every image, behind a link that counts. Made when missing, which takes minutes."""
+    """The registry with every image, behind a link that counts, one for each process. Made when missing: minutes."""
     if os.geteuid() != 0:
         pytest.skip("root makes the laboratory and mounts")
     if missing := install.missing():
         pytest.fail(f"Debian packages are missing: {' '.join(missing)}")
     make.make(make.INTEROP_PARTS)
     with (
-        places.scratch("tests") as scratch,
+        places.scratch(f"tests-{_worker}") as scratch,
         Registry(images.registry_storage(), scratch / "registry", readonly=True) as registry,
         Link(registry.host) as link,
     ):
@@ -58,7 +59,7 @@ def new_stand(laboratory: Laboratory) -> Iterator[Callable[..., Stand]]:
     stands: list[Stand] = []
 
     def new(generation: Generation, *options: str) -> Stand:
-        stands.append(Stand(laboratory, generation, f"s{next(_numbers)}", options))
+        stands.append(Stand(laboratory, generation, f"{_worker}-{next(_numbers)}", options))
         return stands[-1]
 
     yield new

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from lab import converters
 from lab.chroot import RunningDebian
 from lab.daemon import Daemon
@@ -43,6 +45,16 @@ class Generation:
         and podman 4 wrote are none of them: such layers it downloads itself.
         """
         return self.version.startswith("4.") or image_format != "zstd-old"
+
+
+BOTH_COMPRESSIONS = pytest.mark.parametrize(
+    "image_format",
+    [
+        name if name in ("estargz", "zstd") else pytest.param(name, marks=pytest.mark.thorough)
+        for name in converters.FORMATS
+    ],
+)
+"""Where it makes no difference which annotations lead to a TOC."""
 
 
 class Stand:

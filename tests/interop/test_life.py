@@ -6,12 +6,12 @@ import pytest
 
 from lab import converters
 from lab.podman import Podman
-from tests.interop.stand import Laboratory, Stand
+from tests.interop.stand import BOTH_COMPRESSIONS, Laboratory, Stand
 
 FORMATS = pytest.mark.parametrize("image_format", converters.FORMATS)
 
 
-@FORMATS
+@BOTH_COMPRESSIONS
 def test_exec_runs_a_second_command_in_the_container(stand: Stand, image_format: str) -> None:
     stand.pull("python", image_format)
     name = stand.podman.name(converters.tag("python", image_format))
@@ -41,7 +41,7 @@ def test_a_commit_of_a_container_runs(stand: Stand, image_format: str) -> None:
     stand.remove_everything()
 
 
-@FORMATS
+@BOTH_COMPRESSIONS
 def test_two_images_share_a_layer_and_one_outlives_the_other(stand: Stand, image_format: str) -> None:
     first = stand.pull("redis", image_format)
     both = stand.pull("python", image_format)
@@ -67,7 +67,7 @@ def test_the_daemon_restarts_below_an_image(stand: Stand) -> None:
     stand.remove_everything()
 
 
-@FORMATS
+@BOTH_COMPRESSIONS
 def test_save_writes_the_whole_image(
     stand: Stand, laboratory: Laboratory, tmp_path: Path, image_format: str
 ) -> None:

@@ -127,8 +127,11 @@ def part_read(line: dict[str, Any], size: int) -> float:
 
 @pytest.mark.parametrize(
     ("case", "option"),
-    [(PYTHON, "--zstd-chunked"), (NODE, "--zstd-chunked"), (SERVER, "--estargz")],
-    ids=["python", "node", "server"],
+    [
+        pytest.param(PYTHON, "--zstd-chunked", id="python"),
+        pytest.param(NODE, "--zstd-chunked", id="node", marks=pytest.mark.thorough),
+        pytest.param(SERVER, "--estargz", id="server"),
+    ],
 )
 def test_an_optimized_image_needs_what_it_says_and_hardly_more(
     writable: Registry, laboratory: Laboratory, tmp_path: Path, case: Case, option: str

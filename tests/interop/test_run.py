@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from lab import converters, processes
-from tests.interop.stand import Generation, Stand
+from tests.interop.stand import BOTH_COMPRESSIONS, Generation, Stand
 
 FORMATS = pytest.mark.parametrize("image_format", converters.FORMATS)
 
@@ -40,7 +40,7 @@ def test_python_with_numpy_runs(stand: Stand, image_format: str) -> None:
     stand.remove_everything()
 
 
-@FORMATS
+@BOTH_COMPRESSIONS
 def test_a_compiler_compiles_and_its_program_runs(stand: Stand, image_format: str) -> None:
     image = converters.tag("gcc", image_format)
     stand.pull("gcc", image_format)
@@ -65,7 +65,7 @@ def test_a_server_answers(stand: Stand, image_format: str) -> None:
     stand.remove_everything()
 
 
-@FORMATS
+@BOTH_COMPRESSIONS
 def test_a_second_pull_after_removal_is_as_lazy_as_the_first(stand: Stand, image_format: str) -> None:
     image = converters.tag("python", image_format)
     first = stand.pull("python", image_format)
