@@ -32,6 +32,8 @@ PODMAN_POSITION = "io.github.containers.zstd-chunked.manifest-position"
 PODMAN_TAR_SPLIT = "io.github.containers.zstd-chunked.tarsplit-position"
 OLD_CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
 OLD_POSITION = "io.containers.zstd-chunked.manifest-position"
+TOC_LEVEL = 16
+"""Of a TOC at least: every host waits for it before it can start anything of the image."""
 _STARGZ_TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 _UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 
@@ -168,7 +170,7 @@ class ZstdChunkedWriter:
 
     def finish(self, toc: bytes, data_size: int, tar_size: int, tar_split: TarSplit | None) -> Trailer:
         """Skippable frames: the TOC, the tar-split (podman's kind must have one), the footer."""
-        packed = self.compress(toc, [len(toc)])[0]
+        packed = compress_pieces(Compression.ZSTD, max(self.level, TOC_LEVEL), toc, [len(toc)])[0]
         position = (data_size + _FRAME_HEADER, len(packed), len(toc))
         words = struct.pack("<3Q", *position)
         blob = _skippable(packed)
