@@ -10,6 +10,7 @@ from ..errors import RegistryStorageError
 from ..formats.prefetch_ranges import PREFETCH_ANNOTATION
 from .activity import Activity, GaveWayError
 from .layer import Layer
+from .memory import give_back_memory
 from .needed import needed_chunks
 
 _log = logging.getLogger(__name__)
@@ -139,5 +140,7 @@ class Background:
             else:
                 fetched += size
                 limit = min(2 * limit, MAX_SLICE_BYTES)
+        if fetched:
+            give_back_memory()
         if fetched and layer in self._wanted and self._has_room():
             _log.info("layer %s: complete, %d bytes fetched", layer.key.layer_digest, fetched)

@@ -11,7 +11,7 @@ _libc = ctypes.CDLL(None)
 
 
 def give_back_memory() -> None:
-    """Return what was freed to the system: a TOC takes much for a moment, and the C library (glibc) would keep it."""
+    """Return what was freed to the system: TOCs and ranges take much for a moment, and the C library (glibc) keeps it."""
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
 
