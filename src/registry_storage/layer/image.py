@@ -1,6 +1,7 @@
 """An image as its registry describes it: the manifest of this host's platform, and the config."""
 
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from ..cache.documents import Documents
@@ -14,6 +15,9 @@ from ..reference import Reference
 from ..registry.client import RegistryClient
 
 _log = logging.getLogger(__name__)
+
+MAX_PARSED = 8
+"""Images whose parsed manifest is kept: whoever pulls or looks into one asks for it again with every path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Images:
         self._documents = documents
         self._ledger = ledger
         self._platform = platform
+        self._parsed: OrderedDict[str, ResolvedImage] = OrderedDict()
 
     def known(self, text: str) -> ResolvedImage | None:
         """The image that `text` led to when it was last resolved, if its manifest is on disk."""
@@ -79,7 +84,14 @@ class Images:
         data = self._documents.load(image.manifest_digest, expected=True)
         if data is None:
             return None
-        return ResolvedImage(Reference.parse(text), image.manifest_digest, Manifest.parse(data, f"manifest of {text}"))
+        resolved = self._parsed.get(text)
+        if resolved is None or resolved.manifest_digest != image.manifest_digest:
+            manifest = Manifest.parse(data, f"manifest of {text}")
+            resolved = self._parsed[text] = ResolvedImage(Reference.parse(text), image.manifest_digest, manifest)
+        self._parsed.move_to_end(text)
+        while len(self._parsed) > MAX_PARSED:
+            self._parsed.popitem(last=False)
+        return resolved
 
     def remember(self, image: ResolvedImage) -> None:
         """The image's reference leads to its manifest from now on, without the network."""
