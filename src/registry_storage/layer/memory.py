@@ -11,7 +11,7 @@ _libc = ctypes.CDLL(None)
 
 
 def give_back_memory() -> None:
-    """Return what was freed to the system: TOCs and ranges take much for a moment, which the C library (glibc) keeps."""
+    """Return what was freed to the system: TOCs and ranges take much for a moment, which glibc keeps."""
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
 
