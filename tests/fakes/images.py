@@ -42,6 +42,8 @@ class File:
     major: int = 0
     minor: int = 0
     chunk_size: int = 64 << 10
+    holes: bool = False
+    """Chunks of zeros have no bytes in the blob, as podman makes them."""
 
 
 def directory(name: str, **more: Any) -> File:
@@ -103,6 +105,10 @@ def build_layer(files: Sequence[File], kind: str = "podman") -> BuiltLayer:
             if start:
                 entry = {"name": item.name, "type": "chunk", "chunkOffset": start}
                 entries.append(entry)
+            if item.holes and not any(chunk):
+                entry |= {"offset": len(data), "chunkSize": len(chunk), "chunkType": "zeros"}
+                places[item.name].append((len(data), 0))
+                continue
             piece = compress(chunk)
             entry |= {"offset": len(data), "chunkSize": len(chunk), "chunkDigest": _sha256(chunk)}
             places[item.name].append((len(data), len(piece)))

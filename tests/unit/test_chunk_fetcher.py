@@ -241,6 +241,23 @@ async def test_a_reader_that_goes_straight_on_finds_the_next_window_on_its_way(
     assert len(source.asked) == 4
 
 
+HOLEY = build_layer([File("file", DATA[:1000] + bytes(2000) + DATA[1000:], chunk_size=1000, holes=True)])
+
+
+async def test_holes_behind_a_chunk_become_ready_with_it(tmp_path: Path, nursery: trio.Nursery) -> None:
+    (tmp_path / "content").write_bytes(b"garbage" * 572)  # of an earlier life: none of it may be seen
+    source = ScriptedSource(HOLEY.blob)
+    fetcher = make_fetcher(HOLEY, tmp_path, nursery, source)
+    nursery.start_soon(Reader().read, fetcher, 0, 1)
+    transfer = await source.transfer(0)
+    transfer.arrive(HOLEY.places["file"][3][0])
+    await until(lambda: fetcher._content.is_ready(0))
+    assert [fetcher._content.is_ready(number) for number in range(4)] == [True, True, True, False]
+    assert fetcher._content.read(0, 3000) == DATA[:1000] + bytes(2000)
+    transfer.arrive(source.asked[0][1])
+    await until(lambda: not fetcher._pending)
+
+
 ORDERED = build_layer([File(name, os.urandom(200_000), chunk_size=200_000) for name in "abcdefgh"])
 
 

@@ -3,6 +3,8 @@
 import os
 from itertools import pairwise
 
+import pytest
+
 from registry_storage.formats.detect import detect
 from registry_storage.layer.ahead import MAX_MISSES, MAX_READERS, REQUEST_SECONDS, ReadAhead
 from registry_storage.registry.hosts import LinkEstimate
@@ -16,7 +18,11 @@ LINK = LinkEstimate(round_trip_seconds=0.01, bytes_per_second=REACH / (0.01 + RE
 
 def layer(*files: tuple[str, int]) -> TocIndex:
     """Files with so many chunks each, which cannot be compressed."""
-    built = build_layer([File(name, os.urandom(count * CHUNK), chunk_size=CHUNK) for name, count in files])
+    return index_of(*(File(name, os.urandom(count * CHUNK), chunk_size=CHUNK) for name, count in files))
+
+
+def index_of(*files: File) -> TocIndex:
+    built = build_layer(files)
     lazy = detect(built.descriptor)
     location = lazy.toc
     assert location is not None
@@ -45,6 +51,33 @@ class Reader:
 
     def behind(self, number: int) -> list[int]:
         return [chunk.number for chunk in self.ahead.behind(self.index.chunk(number), LINK)]
+
+
+def test_who_goes_straight_on_for_long_gets_what_lies_behind_that_which_is_here() -> None:
+    reader = Reader(layer(("file", 600)))
+    number = 0
+    for turn in range(3):
+        if turn == 2:
+            reader.here.update(range(number + 3, number + 6))
+        came = reader.miss(number)
+        number, last = came[-1] + 1, number
+    assert {last + 1, last + 2, last + 6, number - 1} <= set(came)
+    assert not {last + 3, last + 4, last + 5} & set(came)
+
+
+def test_a_hole_at_the_end_of_a_window_is_no_end_of_going_straight_on() -> None:
+    end = Reader(layer(("file", 100))).miss(0)[-1] + 1
+    data = os.urandom(end * CHUNK) + bytes(CHUNK) + os.urandom(100 * CHUNK)
+    reader = Reader(index_of(File("file", data, chunk_size=CHUNK, holes=True)))
+    first, second = reader.miss(0), reader.miss(end + 1)
+    assert first[-1] == end - 1
+    assert len(second) == pytest.approx(2 * len(first), abs=1)
+
+
+def test_who_does_not_gets_nothing_behind_it() -> None:
+    reader = Reader(layer(("file", 100)))
+    reader.here.update((3, 4))
+    assert reader.miss(0) == [1, 2]
 
 
 def test_a_window_grows_for_a_reader_that_goes_straight_on() -> None:

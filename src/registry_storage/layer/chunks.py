@@ -5,8 +5,8 @@ import enum
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import NamedTuple
 
 import trio
@@ -37,6 +37,8 @@ URGENT_GAP_BYTES = 16 << 10
 """Unwanted bytes in a range that a reader waits for: its ranges come at the same time, so more would not pay."""
 TAIL_ROUND_TRIPS = 2
 """How long before the end of a window the next one is asked for."""
+MAX_HOLES = 64
+"""Behind one chunk, which become ready with it."""
 TELL_UNWRITTEN_SECONDS = 60.0
 MOST_FROM_START = 1 << 16
 """Chunks that are brought in one pass over a plain layer's blob: what waits for them takes memory."""
@@ -402,6 +404,8 @@ class ChunkFetcher:
 
     async def _keep(self, span: bytes, span_offset: int, chunks: Sequence[Chunk]) -> None:
         unwritten: list[tuple[Chunk, VerifiedChunk, OSError]] = []
+        holes = [hole for chunk in chunks for hole in self._holes_behind(chunk.number)]
+        zeros: list[int] = []
 
         def decode_and_write() -> list[RegistryStorageError | None]:
             results: list[RegistryStorageError | None] = []
@@ -415,6 +419,10 @@ class ChunkFetcher:
             for (chunk, data), problem in zip(verified, self._loose.write(self._content, verified), strict=True):
                 if problem is not None:
                     unwritten.append((chunk, data, problem))
+            with suppress(OSError):
+                for hole in holes:
+                    self._content.write_hole(hole)
+                    zeros.append(hole.number)
             return results
 
         results = await trio.to_thread.run_sync(decode_and_write, limiter=self._workers)
@@ -425,7 +433,7 @@ class ChunkFetcher:
             self._tell_unwritten(unwritten[0][2])
         skipped = {chunk.number for chunk, _, _ in unwritten}
         written = (chunk for chunk, error in zip(chunks, results, strict=True) if error is None)
-        self._ready([chunk.number for chunk in written if chunk.number not in skipped])
+        self._ready([*(chunk.number for chunk in written if chunk.number not in skipped), *zeros])
         for chunk, error in zip(chunks, results, strict=True):
             if error is None:
                 continue
@@ -436,6 +444,13 @@ class ChunkFetcher:
                 self._name, self._path(chunk), chunk.number, chunk.blob_offset, error,
             )  # fmt: skip
             self._finish([chunk.number], error)
+
+    def _holes_behind(self, number: int) -> Iterator[Chunk]:
+        """Whoever reads on would have to ask for each, though it has no bytes."""
+        for hole in range(number + 1, number + 1 + MAX_HOLES):
+            if not self.is_absent(hole) or not (chunk := self._index.chunk(hole)).is_hole:
+                return
+            yield chunk
 
     def _ready(self, numbers: Sequence[int]) -> None:
         self._content.mark_ready(numbers)
