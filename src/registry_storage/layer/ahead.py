@@ -89,6 +89,7 @@ class ReadAhead:
                     break
                 window.chunks.append(chunk)
             number += 1
+        end = min(self._index.chunk_count, number + MAX_CHUNKS)
         while number < end and (not self._is_absent(number) or self._chunk(number).is_hole):
             number += 1
         window.next = number
