@@ -81,9 +81,11 @@ class ReadAhead:
         other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)
         begin, number = last.blob_offset + last.blob_size, last.number + 1
         end = min(self._index.chunk_count, number + MAX_CHUNKS)
-        while number < end and (window.growth >= STRAIGHT_ON or self._is_absent(number)):
-            chunk = self._chunk(number)
-            if not chunk.is_hole and self._is_absent(number):
+        while number < end:
+            if not self._is_absent(number):
+                if window.growth < STRAIGHT_ON:
+                    break
+            elif not (chunk := self._chunk(number)).is_hole:
                 limit = same_file if self._index.owner_of_chunk(number) == owner else other_file
                 if chunk.blob_offset < last.blob_offset or chunk.blob_offset + chunk.blob_size > begin + limit:
                     break
