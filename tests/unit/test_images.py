@@ -64,12 +64,12 @@ def test_a_manifest_that_was_lost_is_not_known_any_more(
 
 
 def test_few_parsed_manifests_are_kept(images: Images, ledger: Ledger, documents: Documents) -> None:
-    digest = documents.store(manifest(b"one"))
     references = [f"localhost:5000/app:{number}" for number in range(3 * MAX_PARSED)]
     for reference in references:
-        ledger.put_image(reference, digest)
+        ledger.put_image(reference, documents.store(manifest(reference.encode())))
     for reference in references + references:
         found = images.known(reference)
         assert found is not None
         assert str(found.reference) == reference
+        assert found.manifest.layers[0].digest == Digest.of(reference.encode())
     assert len(images._parsed) == MAX_PARSED

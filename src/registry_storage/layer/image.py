@@ -17,7 +17,7 @@ from ..registry.client import RegistryClient
 _log = logging.getLogger(__name__)
 
 MAX_PARSED = 8
-"""Images whose parsed manifest is kept: whoever pulls or looks into one asks for it again with every path."""
+"""Manifests that are kept parsed: whoever pulls or looks into an image asks for its manifest with every path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Images:
         self._documents = documents
         self._ledger = ledger
         self._platform = platform
-        self._parsed: OrderedDict[str, ResolvedImage] = OrderedDict()
+        self._parsed: OrderedDict[Digest, Manifest] = OrderedDict()
 
     def known(self, text: str) -> ResolvedImage | None:
         """The image that `text` led to when it was last resolved, if its manifest is on disk."""
@@ -84,14 +84,8 @@ class Images:
         data = self._documents.load(image.manifest_digest, expected=True)
         if data is None:
             return None
-        resolved = self._parsed.get(text)
-        if resolved is None or resolved.manifest_digest != image.manifest_digest:
-            manifest = Manifest.parse(data, f"manifest of {text}")
-            resolved = self._parsed[text] = ResolvedImage(Reference.parse(text), image.manifest_digest, manifest)
-        self._parsed.move_to_end(text)
-        while len(self._parsed) > MAX_PARSED:
-            self._parsed.popitem(last=False)
-        return resolved
+        manifest = self._parse(image.manifest_digest, data, f"manifest of {text}")
+        return ResolvedImage(Reference.parse(text), image.manifest_digest, manifest)
 
     def remember(self, image: ResolvedImage) -> None:
         """The image's reference leads to its manifest from now on, without the network."""
@@ -128,7 +122,17 @@ class Images:
     async def by_manifest(self, reference: Reference, digest: Digest) -> ResolvedImage:
         """The image of a known manifest, from disk or, when it is gone from there, from the registry."""
         data = await self._manifest(reference, digest)
-        return ResolvedImage(reference, digest, Manifest.parse(data, f"manifest {digest} of {reference}"))
+        return ResolvedImage(reference, digest, self._parse(digest, data, f"manifest {digest} of {reference}"))
+
+    def _parse(self, digest: Digest, data: bytes, what: str) -> Manifest:
+        """Of a document that was compared with its digest."""
+        manifest = self._parsed.get(digest)
+        if manifest is None:
+            manifest = self._parsed[digest] = Manifest.parse(data, what)
+        self._parsed.move_to_end(digest)
+        while len(self._parsed) > MAX_PARSED:
+            self._parsed.popitem(last=False)
+        return manifest
 
     async def manifest(self, image: ResolvedImage) -> bytes:
         """The manifest's bytes, from disk or the registry."""
