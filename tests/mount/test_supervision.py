@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,6 +49,11 @@ def eventually(look: Callable[[], T]) -> T:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return found
+
+
+def has_ended(pid: int) -> bool:
+    """It is a process that its parent has not heard of yet."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes() == b""
 
 
 def another_worker(daemon: Daemon, worker: int) -> None:
@@ -156,7 +162,7 @@ def test_without_a_spare_the_next_worker_is_loaded(daemon: Daemon, image: BuiltI
     worker = worker_of(daemon)
     spare = spare_of(worker)
     os.kill(spare, signal.SIGKILL)
-    eventually(lambda: Path(f"/proc/{spare}/cmdline").read_bytes() == b"")
+    eventually(partial(has_ended, spare))
     os.kill(worker, signal.SIGKILL)
     another_worker(daemon, worker)
     assert (daemon.layer(image) / "diff/d1/f1").read_bytes() == FILES["d1/f1"]
@@ -183,7 +189,7 @@ def test_all_processes_are_told_to_end_at_once_as_systemd_does(daemon: Daemon) -
         os.kill(daemon.process.pid, signal.SIGSTOP)  # so that it hears of everything in one go
         for pid in family(daemon) - {daemon.process.pid}:
             os.kill(pid, signal.SIGTERM)
-        eventually(lambda spare=spare: Path(f"/proc/{spare}/cmdline").read_bytes() == b"")  # type: ignore[misc]
+        eventually(partial(has_ended, spare))
         daemon.process.send_signal(signal.SIGTERM)
         os.kill(daemon.process.pid, signal.SIGCONT)
         assert daemon.process.wait(20) == 0
