@@ -30,13 +30,17 @@ cdef enum:
     BLOCKS = -100002             # the disk would have to be waited for
 
 
-cdef inline bint all_verified(const Layer *layer, uint64_t first, uint64_t last) noexcept nogil:
-    cdef uint64_t number
-    for number in range(first, last + 1):
+cdef inline bint all_verified(const Layer *layer, const Inode *inode, uint64_t offset, uint64_t end) noexcept nogil:
+    """Of the chunks that bytes `offset` to `end` (exclusive) of the file lie in."""
+    cdef uint64_t number = chunk_at(&layer.index, inode, offset)
+    cdef uint64_t behind = <uint64_t>inode.first + inode.count
+    while True:
         if not load_byte(layer.verified + (number >> 3)) & (1 << (number & 7)):
             return False
         touch_byte(layer.touched + (number >> 3))
-    return True
+        number += 1
+        if number >= behind or layer.index.chunks[number].content_offset - inode.data >= end:
+            return True
 
 
 cdef inline int64_t read_content(
@@ -59,9 +63,7 @@ cdef inline int64_t read_content(
     if inode.count == 0 or not chunks_fit(&layer.index, inode):
         return -EIO
     generation = load_generation(layer.state)
-    if not all_verified(
-        layer, chunk_at(&layer.index, inode, offset), chunk_at(&layer.index, inode, offset + length - 1)
-    ):
+    if not all_verified(layer, inode, offset, offset + length):
         return MISSING
     place = inode.data + offset
     while got < length:

@@ -238,13 +238,18 @@ cdef class Reader:
 
     def owner_of_chunk(self, uint64_t number):
         cdef const Inode *inode
-        cdef uint64_t i
+        cdef uint64_t low = 0, high = self.view.header.inode_count, middle, at
         if number >= self.view.header.chunk_count:
             raise IndexError(f"chunk {number} of {self.view.header.chunk_count}")
-        for i in range(self.view.header.inode_count):
-            inode = &self.view.inodes[i]
-            if inode.mode & TYPE_MASK != TYPE_REGULAR:
-                continue
-            if inode.first <= number and number - inode.first < inode.count:
-                return i
+        while low < high:
+            at = middle = (low + high) // 2
+            while at < high and not has_chunks(&self.view.inodes[at]):
+                at += 1
+            inode = &self.view.inodes[at]
+            if at == high or number < inode.first:
+                high = middle
+            elif number - inode.first < inode.count:
+                return at
+            else:
+                low = at + 1
         raise ValueError(f"chunk {number}: belongs to no file")

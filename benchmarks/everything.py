@@ -3,8 +3,9 @@
     python -m benchmarks.everything [--rounds 5]
 
 First from nothing: over an unshaped link against `curl | zstd -d | tar x` of the same layer, and over one of 100 Mbit/s
-against `curl` alone, which takes what that link carries. Then, with everything fetched, against the same tree on the
-machine's disk: `tar` after `echo 3 > /proc/sys/vm/drop_caches`, `tar` and `find` with warm caches.
+against `curl` alone, which takes what that link carries; before each `sync`, so that nobody pays for what the one before
+wrote. Then, with everything fetched, against the same tree on the machine's disk: `tar` after
+`echo 3 > /proc/sys/vm/drop_caches`, `tar` and `find` with warm caches.
 """
 
 import argparse
@@ -52,6 +53,7 @@ def main() -> int:
 
 def _lazily(place: Rig, tag: str, digest: str) -> float:
     with place.store() as store:
+        _sync()
         begin = time.monotonic()
         _run(f"tar -C {_diff(place, store, tag, digest)} -cf - . | cat > /dev/null")
         return time.monotonic() - begin
@@ -66,6 +68,7 @@ def _by_hand(place: Rig, tag: str, digest: str) -> float:
 
 def _curl(place: Rig, tag: str, digest: str, rest: str = "cat > /dev/null") -> float:
     address = f"http://{place.link.host}/v2/{tag.rpartition(':')[0]}/blobs/{digest}"
+    _sync()
     begin = time.monotonic()
     _run(f"curl -sSf {address} | {rest}")
     return time.monotonic() - begin
@@ -120,7 +123,7 @@ def _alternating(rounds: int, *actions: Callable[[], float]) -> Sequence[float]:
 
 def _timed(script: str, cold: bool) -> float:
     if cold:
-        subprocess.run(["sync"], check=True)
+        _sync()
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
     begin = time.monotonic()
     _run(script)
@@ -129,6 +132,10 @@ def _timed(script: str, cold: bool) -> float:
 
 def _diff(place: Rig, store: Store, tag: str, digest: str) -> str:
     return shlex.quote(str(store.layer(f"{place.link.host}/{tag}", digest) / "diff"))
+
+
+def _sync() -> None:
+    subprocess.run(["sync"], check=True)
 
 
 def _run(script: str) -> None:

@@ -80,6 +80,18 @@ def lookup_seconds(index: TocIndex) -> float:
     return best(3, all_of_them) / len(wanted)
 
 
+def owner_seconds(index: TocIndex) -> float:
+    """Of one look-up of the file that a chunk picked at random belongs to."""
+    rng = random.Random(3)
+    numbers = [rng.randrange(index.chunk_count) for _ in range(20_000)]
+
+    def all_of_them() -> None:
+        for number in numbers:
+            index.owner_of_chunk(number)
+
+    return best(3, all_of_them) / len(numbers)
+
+
 def measure(what: str, entries: int) -> None:
     """One row, in this process."""
     document, offset = make_toc(entries)
@@ -105,9 +117,9 @@ def measure(what: str, entries: int) -> None:
     buffer = packed()
     index = TocIndex(buffer)
     held = resident_bytes() - before
-    lookup = lookup_seconds(index)
+    lookup, owner = lookup_seconds(index), owner_seconds(index)
     per_inode = len(buffer) / index.inode_count
-    print(f"{head} {seconds * 1e3:9.0f} {held / 1e6:9.0f} {per_inode:9.0f} {lookup * 1e9:9.0f}")
+    print(f"{head} {seconds * 1e3:9.0f} {held / 1e6:9.0f} {per_inode:9.0f} {lookup * 1e9:9.0f} {owner * 1e9:9.0f}")
 
 
 def main() -> None:
@@ -118,7 +130,8 @@ def main() -> None:
     if arguments.row:
         measure(arguments.row, arguments.entries[0])
         return
-    print(f"{'':26} {'entries':>9} {'bytes':>7} {'ms':>9} {'MB held':>9} {'B/inode':>9} {'ns/lookup':>9}")
+    columns = ("ms", "MB held", "B/inode", "ns/lookup", "ns/owner")
+    print(f"{'':26} {'entries':>9} {'bytes':>7} " + " ".join(f"{column:>9}" for column in columns))
     for entries in arguments.entries:
         for row in ("json.loads", "TOC to index", "open the stored index"):
             subprocess.run(

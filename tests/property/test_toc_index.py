@@ -2,7 +2,9 @@
 
 import json
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -178,3 +180,30 @@ def test_every_name_of_any_bytes_is_found_in_sorted_order(names: list[bytes]) ->
     assert [name for name, _ in index.children(directory, 0, 100)] == sorted(names)
     assert all(index.lookup(directory, name) is not None for name in names)
     assert index.lookup(directory, b"not there, surely not there") is None
+
+
+CHUNK_SIZES = st.lists(st.one_of(st.sampled_from([1, 8, 1 << 16, 1 << 30]), st.integers(1, 1 << 17)), min_size=1)
+
+
+@settings(deadline=None, max_examples=300)
+@given(CHUNK_SIZES.flatmap(lambda sizes: st.permutations(sizes * 4)), st.lists(st.floats(0, 1), max_size=20))
+@example([1] * 100 + [1 << 30], [])
+@example([1 << 30] + [1] * 100, [])
+def test_the_chunks_of_a_span_are_found_whatever_their_sizes(sizes: list[int], places: list[float]) -> None:
+    starts = [0, *accumulate(sizes)]
+    size = starts.pop()
+    entries = [{"name": "f", "type": "chunk", "chunkOffset": start} for start in starts]
+    entries[0] |= {"type": "reg", "size": size}
+    for number, entry in enumerate(entries):
+        entry |= {"offset": number, "chunkSize": sizes[number], "chunkDigest": DIGESTS[0]}
+    toc = json.dumps({"version": 1, "entries": entries}).encode()
+    index = TocIndex(build_index(toc, blob_size=TOC_OFFSET, toc_offset=TOC_OFFSET))
+    inode = index.lookup(0, b"f")
+    assert inode is not None
+    inside = [*starts, *(start - 1 for start in starts[1:]), size - 1, *(int(place * (size - 1)) for place in places)]
+    for first in inside:
+        wanted = bisect_right(starts, first) - 1
+        assert index.chunk_range(inode, first, 1) == (wanted, wanted + 1)
+    first, last = sorted([inside[len(inside) // 2], inside[-1]])
+    wanted_range = bisect_right(starts, first) - 1, bisect_right(starts, last)
+    assert index.chunk_range(inode, first, last - first + 1) == wanted_range

@@ -115,6 +115,7 @@ def check_content_file(index: TocIndex) -> None:
             total += attributes.size
             first, last = index.chunk_range(inode, 0, attributes.size)
             assert first == chunk < last
+            assert {index.owner_of_chunk(number) for number in range(first, last)} == {inode}
             chunk = last
     assert (index.chunk_count, index.content_size, index.total_file_bytes) == (chunk, end, total)
 

@@ -132,7 +132,7 @@ class Content:
     def write_hole(self, chunk: Chunk) -> None:
         """Make sure that a hole reads as zeros. Raises OSError."""
         for offset, length in self._written(chunk.content_offset, chunk.size):
-            if any(os.pread(self._file, length, offset)):
+            if os.pread(self._file, length, offset) != bytes(length):  # `any` would look at each byte, with the GIL
                 with self._own_change():
                     self._write([bytes(length)], offset)
 

@@ -79,6 +79,7 @@ class ReadAhead:
             self._count(owner)
         same_file = min((2 * reach + self._more(owner, reach)) * window.growth, MAX_AHEAD_BYTES)
         other_file = min(reach // 2 * window.growth, MAX_AHEAD_BYTES)
+        owner_end = self._index.chunk_range(owner, 0, self._index.attributes(owner).size)[1]
         begin, number = last.blob_offset + last.blob_size, last.number + 1
         end = min(self._index.chunk_count, number + MAX_CHUNKS)
         while number < end:
@@ -86,7 +87,7 @@ class ReadAhead:
                 if window.growth < STRAIGHT_ON:
                     break
             elif not (chunk := self._chunk(number)).is_hole:
-                limit = same_file if self._index.owner_of_chunk(number) == owner else other_file
+                limit = same_file if number < owner_end else other_file
                 if chunk.blob_offset < last.blob_offset or chunk.blob_offset + chunk.blob_size > begin + limit:
                     break
                 window.chunks.append(chunk)
@@ -103,9 +104,10 @@ class ReadAhead:
     def behind(self, first: Chunk, link: LinkEstimate) -> list[Chunk]:
         """Absent chunks of the same file directly before `first`: for those who jump about in it."""
         owner, chunks = self._index.owner_of_chunk(first.number), []
+        owner_first, _ = self._index.chunk_range(owner, 0, 1)
         reach = reach_bytes(link)
         begin, number = first.blob_offset - reach - self._more(owner, reach), first.number - 1
-        while number >= 0 and self._is_absent(number) and self._index.owner_of_chunk(number) == owner:
+        while number >= owner_first and self._is_absent(number):
             chunk = self._chunk(number)
             if not chunk.is_hole:
                 if not begin <= chunk.blob_offset < first.blob_offset:

@@ -319,7 +319,8 @@ class ChunkFetcher:
         What the index knows is where the next piece begins, which a hostile TOC may put far away.
         """
         chunk = self._index.chunk(number)
-        return chunk._replace(blob_size=min(chunk.blob_size, most_compressed(chunk.inner_offset + chunk.size)))
+        most = most_compressed(chunk.inner_offset + chunk.size)
+        return chunk if chunk.blob_size <= most else chunk._replace(blob_size=most)
 
     def _tell_unwritten(self, error: OSError) -> None:
         now = trio.current_time()

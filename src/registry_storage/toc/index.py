@@ -214,5 +214,5 @@ class TocIndex:
         return Chunk._make(self._reader.chunk(number))
 
     def owner_of_chunk(self, number: int) -> int:
-        """The inode of the file that a chunk belongs to, for messages: searches."""
+        """The inode of the file that a chunk belongs to."""
         return self._reader.owner_of_chunk(number)
