@@ -3,7 +3,7 @@
     python -m benchmarks.everything [--rounds 5]
 
 First from nothing: over an unshaped link against `curl | zstd -d | tar x` of the same layer, and over one of 100 Mbit/s
-against `curl` alone, which takes what that link carries; before each `sync`, so that nobody pays for what the one before
+against `curl` alone, which takes what that link carries; before each `sync`, or it would pay for what the one before
 wrote. Then, with everything fetched, against the same tree on the machine's disk: `tar` after
 `echo 3 > /proc/sys/vm/drop_caches`, `tar` and `find` with warm caches.
 """
