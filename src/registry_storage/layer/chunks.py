@@ -6,7 +6,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import NamedTuple
 
 import trio
@@ -15,11 +15,11 @@ from .. import metrics
 from ..cache.content import Content
 from ..errors import RegistryStorageError
 from ..formats.base import LayerFormat
-from ..formats.verified import VerifiedChunk, decode_chunks
 from ..toc.chunk import Chunk
 from ..toc.index import TocIndex
 from .activity import Activity, GaveWayError
 from .ahead import ReadAhead, Window, reach_bytes
+from .keeping import Keeper
 from .loose import LooseChunks
 from .memory import MemoryBudget
 from .pieces import BACKLOG_BYTES, BATCHES, Arrival, Piece, memory_needed, most_compressed, ranges_of
@@ -39,7 +39,6 @@ TAIL_ROUND_TRIPS = 2
 """How long before the end of a window the next one is asked for."""
 MAX_HOLES = 64
 """Behind one chunk, which become ready with it."""
-TELL_UNWRITTEN_SECONDS = 60.0
 MOST_FROM_START = 1 << 16
 """Chunks that are brought in one pass over a plain layer's blob: what waits for them takes memory."""
 REQUESTS_AHEAD = 4
@@ -104,16 +103,14 @@ class ChunkFetcher:
         self._loose = loose
         self._memory = memory
         self._name = name
-        self._format = layer_format
         self._index = index
         self._content = content
         self._source = source
         self._activity = activity
         self._nursery = nursery
-        self._workers = workers
         self._pending: dict[int, _Pending] = {}
         self.last_error: LastError | None = None
-        self._unwritten_told_until = -1.0
+        self._keeper = Keeper(name, layer_format, content, loose, workers)
         self._here = Recheck(name, content, workers, self._path, self._ready)
         self._ahead = ReadAhead(index, self._chunk, self.is_absent)
         self.begun: Callable[[int], None] = lambda inode: None
@@ -322,13 +319,6 @@ class ChunkFetcher:
         most = most_compressed(chunk.inner_offset + chunk.size)
         return chunk if chunk.blob_size <= most else chunk._replace(blob_size=most)
 
-    def _tell_unwritten(self, error: OSError) -> None:
-        now = trio.current_time()
-        if now >= self._unwritten_told_until:
-            self._unwritten_told_until = now + TELL_UNWRITTEN_SECONDS
-            _log.warning("layer %s: the cache cannot be written: %s; readers are served from memory",
-                         self._name, error.strerror)  # fmt: skip
-
     async def _fetch_in_turn(self, ranges: Sequence[list[Piece]]) -> None:
         """One range after the other, each behind the readers; the first that cannot be fetched ends them all."""
         for position, pieces in enumerate(ranges):
@@ -404,40 +394,11 @@ class ChunkFetcher:
         return None
 
     async def _keep(self, span: bytes, span_offset: int, chunks: Sequence[Chunk]) -> None:
-        unwritten: list[tuple[Chunk, VerifiedChunk, OSError]] = []
         holes = [hole for chunk in chunks for hole in self._holes_behind(chunk.number)]
-        zeros: list[int] = []
-
-        def decode_and_write() -> list[RegistryStorageError | None]:
-            results: list[RegistryStorageError | None] = []
-            verified: list[tuple[Chunk, VerifiedChunk]] = []
-            for chunk, result in zip(chunks, decode_chunks(self._format, span, span_offset, chunks), strict=True):
-                if isinstance(result, RegistryStorageError):
-                    results.append(result)
-                    continue
-                results.append(None)
-                verified.append((chunk, result))
-            for (chunk, data), problem in zip(verified, self._loose.write(self._content, verified), strict=True):
-                if problem is not None:
-                    unwritten.append((chunk, data, problem))
-            with suppress(OSError):
-                for hole in holes:
-                    self._content.write_hole(hole)
-                    zeros.append(hole.number)
-            return results
-
-        results = await trio.to_thread.run_sync(decode_and_write, limiter=self._workers)
-        for chunk, data, _ in unwritten:
-            self._loose.keep(self._content, chunk.number, data)
-            self._finish([chunk.number], None)
-        if unwritten:
-            self._tell_unwritten(unwritten[0][2])
-        skipped = {chunk.number for chunk, _, _ in unwritten}
-        written = (chunk for chunk, error in zip(chunks, results, strict=True) if error is None)
-        self._ready([*(chunk.number for chunk in written if chunk.number not in skipped), *zeros])
-        for chunk, error in zip(chunks, results, strict=True):
-            if error is None:
-                continue
+        kept = await self._keeper.keep(span, span_offset, chunks, holes)
+        self._ready(kept.written)
+        self._finish(kept.loose, None)
+        for chunk, error in kept.refused:
             metrics.REFUSED_CHUNKS.inc()
             self.note_error(error)
             _log.error(
