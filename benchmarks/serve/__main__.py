@@ -4,8 +4,9 @@
     python -m benchmarks.serve --quick     20,000 files, one round: a minute
 
 The image is generated, converted by our converter, served from a registry on loopback and read once before anything
-is measured. Every round does every task on every system, in a shuffled order; the medians are shown. `ours-busy` is
-our daemon with a Python thread in its process that never rests.
+is measured. Every round does every task on every system, one right after the other in a shuffled order, since the
+speed of a machine may change within minutes; the medians are shown. `ours-busy` is our daemon with a Python thread in
+its process that never rests.
 """
 
 import argparse
@@ -78,13 +79,22 @@ def _measure(image: GeneratedImage, tasks: Sequence[Task], rounds: int, seconds:
                 mounted.enter_context(systems.lazy(image, registry, scratch)),
             ]
             for number in range(rounds):
-                for system in random.sample(compared, len(compared)):
-                    _run_all(system, tasks, seconds, results, f"round {number + 1} of {rounds}")
+                for group in _groups(tasks):
+                    for system in random.sample(compared, len(compared)):
+                        _run_all(system, group, seconds, results, f"round {number + 1} of {rounds}")
         # A process that never rests would disturb the others: it comes last, alone.
         _say("again with a busy thread")
         with systems.lazy(image, registry, scratch, busy=True) as system:
             for number in range(rounds):
                 _run_all(system, tasks, seconds, results, f"round {number + 1} of {rounds}")
+
+
+def _groups(tasks: Sequence[Task]) -> list[list[Task]]:
+    """What belongs together on one system: cold, then warm."""
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(task.name.removesuffix(", cold").removesuffix(", warm"), []).append(task)
+    return list(groups.values())
 
 
 def _run_all(system: System, tasks: Sequence[Task], seconds: float, results: Results, what: str) -> None:
