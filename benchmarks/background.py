@@ -28,7 +28,7 @@ from registry_storage.toc.index import TocIndex
 IMAGE = "postgres"
 MBIT, RTT_MS = 100.0, 10.0
 BLOCK = 4096
-_STEP_SECONDS = 0.25
+_STEP_SECONDS = 0.05
 _START_SECONDS = 30.0
 
 
